@@ -12,19 +12,19 @@
 
 /* A span of the text that the token tags name. */
 struct entity {
-    const char *type;          /* "ADE", "DRUG", "INDICATION": tag label without B-/I-;
+    const char *type;    /* "ADE", "DRUG", "INDICATION": tag label without B-/I-;
                                   points into the config */
-    uint32_t begin, end;       /* code points of the text as given */
+    uint32_t begin, end; /* code points of the text as given */
     size_t begin_byte, end_byte; /* the same in bytes */
-    float score;               /* mean probability of its tokens' tags */
+    float score;                 /* mean probability of its tokens' tags */
 };
 
 struct answer {
-    int32_t label;    /* index of the best label */
-    float score;      /* its probability (regression: the value) */
-    int32_t window;   /* the window that decided */
-    float *probs;     /* [n_labels] of that window: softmax, sigmoids or raw values */
-    float *logits;    /* [n_labels] of that window */
+    int32_t label;  /* index of the best label */
+    float score;    /* its probability (regression: the value) */
+    int32_t window; /* the window that decided */
+    float *probs;   /* [n_labels] of that window: softmax, sigmoids or raw values */
+    float *logits;  /* [n_labels] of that window */
     struct entity *entities; /* [n_entities] in order of begin, not overlapping */
     int32_t n_entities;
 };
@@ -34,7 +34,8 @@ void answer_probabilities(const struct model_config *config, const float *logits
                           float *probs);
 
 /* Turns the engine's outputs for one text's windows into its answer. The window with the
- * highest probability of positive_label decides (label 1 of a binary model).
+ * highest probability of positive_label decides (bundle.h); with a negative positive_label
+ * the window that is surest of its best label does.
  * logits [n_windows, n_labels]; tags [n_ids, n_tag_labels] or NULL: no entities
  * text [text_bytes] as given to windows_make.
  * *out is owned by the caller, freed with answer_free. STATUS_INTERNAL when a logit is not

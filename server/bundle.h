@@ -16,7 +16,7 @@ struct bundle {
     char name[128];
     char sha256[65];
     size_t n_parameters;
-    int32_t positive_label; /* label 1 of a binary model, label 0 of a one-label model */
+    int32_t positive_label; /* label 1; label 0 of a one-label model */
     int64_t load_ns, warm_ns;
 };
 
