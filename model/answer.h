@@ -16,7 +16,8 @@ struct entity {
                                   points into the config */
     uint32_t begin, end; /* code points of the text as given */
     size_t begin_byte, end_byte; /* the same in bytes */
-    float score;                 /* mean probability of its tokens' tags */
+    float
+        score; /* mean over its tokens of the probability of type, B- and I- together */
 };
 
 struct answer {
