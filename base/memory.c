@@ -12,24 +12,21 @@
 #define HUGE_FROM_BYTES (4u << 20)
 #define BUFFER_FIRST_BYTES 256u
 
-bool size_multiply(size_t a, size_t b, size_t *out)
-{
+bool size_multiply(size_t a, size_t b, size_t *out) {
     if (!__builtin_mul_overflow(a, b, out))
         return true;
     *out = 0;
     return false;
 }
 
-bool size_add(size_t a, size_t b, size_t *out)
-{
+bool size_add(size_t a, size_t b, size_t *out) {
     if (!__builtin_add_overflow(a, b, out))
         return true;
     *out = 0;
     return false;
 }
 
-void *memory_aligned(size_t n_bytes)
-{
+void *memory_aligned(size_t n_bytes) {
     size_t padded;
     if (!size_add(n_bytes, ALIGNMENT_BYTES - 1, &padded))
         return NULL;
@@ -47,8 +44,7 @@ void *memory_aligned(size_t n_bytes)
 }
 
 /* Makes room for n_bytes more and the NUL behind them. */
-static enum status buffer_reserve(struct buffer *b, size_t n_bytes, struct error *err)
-{
+static enum status buffer_reserve(struct buffer *b, size_t n_bytes, struct error *err) {
     size_t wanted;
     if (!size_add(b->n_bytes, n_bytes, &wanted) || wanted > b->max_bytes)
         return error_set(err, STATUS_LIMIT, "buffer is limited to %zu bytes",
@@ -68,8 +64,7 @@ static enum status buffer_reserve(struct buffer *b, size_t n_bytes, struct error
 }
 
 enum status buffer_append(struct buffer *b, const void *data, size_t n_bytes,
-                          struct error *err)
-{
+                          struct error *err) {
     enum status status = buffer_reserve(b, n_bytes, err);
     if (status != STATUS_OK)
         return status;
@@ -80,8 +75,8 @@ enum status buffer_append(struct buffer *b, const void *data, size_t n_bytes,
     return STATUS_OK;
 }
 
-enum status buffer_printf(struct buffer *b, struct error *err, const char *format, ...)
-{
+enum status buffer_printf(struct buffer *b, struct error *err, const char *format,
+                          ...) {
     va_list args;
     va_start(args, format);
     int n = vsnprintf(NULL, 0, format, args);
@@ -98,15 +93,13 @@ enum status buffer_printf(struct buffer *b, struct error *err, const char *forma
     return STATUS_OK;
 }
 
-void buffer_clear(struct buffer *b)
-{
+void buffer_clear(struct buffer *b) {
     b->n_bytes = 0;
     if (b->data)
         b->data[0] = '\0';
 }
 
-void buffer_free(struct buffer *b)
-{
+void buffer_free(struct buffer *b) {
     free(b->data);
     b->data = NULL;
     b->n_bytes = b->cap_bytes = 0;

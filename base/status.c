@@ -5,8 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum status error_set(struct error *err, enum status status, const char *format, ...)
-{
+enum status error_set(struct error *err, enum status status, const char *format, ...) {
     if (err) {
         va_list args;
         va_start(args, format);
@@ -17,8 +16,7 @@ enum status error_set(struct error *err, enum status status, const char *format,
     return status;
 }
 
-enum status error_prefix(struct error *err, const char *format, ...)
-{
+enum status error_prefix(struct error *err, const char *format, ...) {
     char tail[ERROR_MESSAGE_BYTES];
     if (!err)
         return STATUS_INTERNAL;
@@ -32,8 +30,7 @@ enum status error_prefix(struct error *err, const char *format, ...)
     return err->status;
 }
 
-const char *status_name(enum status status)
-{
+const char *status_name(enum status status) {
     switch (status) {
     case STATUS_OK:
         return "ok";

@@ -10,7 +10,8 @@
 /* Opens the engine that options ask for and loads the checkpoint into it. The engine keeps
  * nothing of *c: the caller may close it afterwards. On success *out is owned by the caller
  * (engine_close). STATUS_UNSUPPORTED says which names this machine can run. */
-enum status engine_open(const struct engine_options *options, const struct checkpoint *c,
-                        struct engine **out, struct error *err);
+enum status engine_open(const struct engine_options *options,
+                        const struct checkpoint *c, struct engine **out,
+                        struct error *err);
 
 #endif

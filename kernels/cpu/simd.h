@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * simd.h - one vector of floats, as wide as the file that includes it may use.
+ *
+ * The operators (operators.inc.h, attention.inc.h) are written once over these few
+ * functions and compiled once for each instruction set: by what the compiler says of the
+ * file's flags (__AVX512F__, __AVX2__), else over GCC's generic vectors of four floats,
+ * which become SSE2 on x86-64 and NEON on ARM.
+ *
+ * With VIGIL_EMULATE_AVX512 the AVX-512 forms run on SIMDe, so that their code is tested on
+ * machines that lack them.
+ */
+#ifndef VIGIL_KERNELS_CPU_SIMD_H
+#define VIGIL_KERNELS_CPU_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef VIGIL_EMULATE_AVX512
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+#include <simde/x86/fma.h>
+#define VIGIL_AVX512
+#elif defined __AVX512F__
+#include <immintrin.h>
+#define VIGIL_AVX512
+#elif defined __AVX2__
+#include <immintrin.h>
+#define VIGIL_AVX2
+#endif
+
+#define SIMD static inline __attribute__((always_inline, unused))
+
+#if defined VIGIL_AVX512
+
+#define VF_WIDTH 16
+typedef __m512 vf;
+
+SIMD vf vf_set1(float v) {
+    return _mm512_set1_ps(v);
+}
+SIMD vf vf_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+SIMD void vf_store(float *p, vf v) {
+    _mm512_storeu_ps(p, v);
+}
+SIMD vf vf_fma(vf a, vf b, vf c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+SIMD vf vf_max(vf a, vf b) {
+    return _mm512_max_ps(a, b);
+}
+SIMD vf vf_min(vf a, vf b) {
+    return _mm512_min_ps(a, b);
+}
+SIMD vf vf_add(vf a, vf b) {
+    return _mm512_add_ps(a, b);
+}
+SIMD vf vf_sub(vf a, vf b) {
+    return _mm512_sub_ps(a, b);
+}
+SIMD vf vf_mul(vf a, vf b) {
+    return _mm512_mul_ps(a, b);
+}
+/* 2^n for vectors of whole numbers n in [-126, 127]. */
+SIMD vf vf_power_of_two(vf n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(
+        _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+}
+/* Rounds to the nearest whole number, ties to even; |v| < 2^22. */
+SIMD vf vf_round(vf v) {
+    vf magic = _mm512_set1_ps(12582912.0f);
+    return _mm512_sub_ps(_mm512_add_ps(v, magic), magic);
+}
+SIMD vf vf_from_int32(const int32_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_loadu_si512((const void *)p));
+}
+SIMD vf vf_from_int8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+SIMD vf vf_from_half(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+SIMD vf vf_from_bfloat(const uint16_t *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)),
+        16));
+}
+/* Stores whole numbers in [0, 255] as bytes. */
+SIMD void vf_store_bytes(uint8_t *p, vf v) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+
+#elif defined VIGIL_AVX2
+
+#define VF_WIDTH 8
+typedef __m256 vf;
+
+SIMD vf vf_set1(float v) {
+    return _mm256_set1_ps(v);
+}
+SIMD vf vf_load(const float *p) {
+    return _mm256_loadu_ps(p);
+}
+SIMD void vf_store(float *p, vf v) {
+    _mm256_storeu_ps(p, v);
+}
+SIMD vf vf_fma(vf a, vf b, vf c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+SIMD vf vf_max(vf a, vf b) {
+    return _mm256_max_ps(a, b);
+}
+SIMD vf vf_min(vf a, vf b) {
+    return _mm256_min_ps(a, b);
+}
+SIMD vf vf_add(vf a, vf b) {
+    return _mm256_add_ps(a, b);
+}
+SIMD vf vf_sub(vf a, vf b) {
+    return _mm256_sub_ps(a, b);
+}
+SIMD vf vf_mul(vf a, vf b) {
+    return _mm256_mul_ps(a, b);
+}
+SIMD vf vf_power_of_two(vf n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(
+        _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+SIMD vf vf_round(vf v) {
+    return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+SIMD vf vf_from_int32(const int32_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+SIMD vf vf_from_int8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+SIMD vf vf_from_half(const uint16_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+SIMD vf vf_from_bfloat(const uint16_t *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)), 16));
+}
+SIMD void vf_store_bytes(uint8_t *p, vf v) {
+    __m256i words = _mm256_cvtps_epi32(v);
+    __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(words),
+                                   _mm256_extracti128_si256(words, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packus_epi16(half, half));
+}
+
+#else
+
+#define VF_WIDTH 4
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vf_int __attribute__((vector_size(16)));
+
+SIMD vf vf_set1(float v) {
+    return (vf){v, v, v, v};
+}
+SIMD vf vf_load(const float *p) {
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+SIMD void vf_store(float *p, vf v) {
+    memcpy(p, &v, sizeof v);
+}
+SIMD vf vf_add(vf a, vf b) {
+    return a + b;
+}
+SIMD vf vf_sub(vf a, vf b) {
+    return a - b;
+}
+SIMD vf vf_mul(vf a, vf b) {
+    return a * b;
+}
+SIMD vf vf_fma(vf a, vf b, vf c) {
+    return a * b + c;
+}
+SIMD vf vf_select(vf_int mask, vf a, vf b) {
+    return (vf)((mask & (vf_int)a) | (~mask & (vf_int)b));
+}
+SIMD vf vf_max(vf a, vf b) {
+    return vf_select(a > b, a, b);
+}
+SIMD vf vf_min(vf a, vf b) {
+    return vf_select(a < b, a, b);
+}
+SIMD vf vf_round(vf v) {
+    vf magic = vf_set1(12582912.0f);
+    vf moved = v + magic;
+    __asm__("" : "+m"(moved)); /* the sum is rounded here; it may not be folded away */
+    return moved - magic;
+}
+SIMD vf vf_power_of_two(vf n) {
+    return (vf)((__builtin_convertvector(n, vf_int) + 127) << 23);
+}
+SIMD vf vf_from_int32(const int32_t *p) {
+    vf_int v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, vf);
+}
+SIMD vf vf_from_int8(const int8_t *p) {
+    return (vf){(float)p[0], (float)p[1], (float)p[2], (float)p[3]};
+}
+SIMD float float_from_half(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, rest = h & 0x7fffu, bits;
+    float value;
+    if (rest < 0x0400u) { /* zero and subnormals: an exact multiple of 2^-24 */
+        value = (float)rest * 0x1p-24f;
+        memcpy(&bits, &value, sizeof bits);
+    } else {
+        bits = (rest << 13) + (112u << 23);
+    }
+    bits |= sign;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+SIMD vf vf_from_half(const uint16_t *p) {
+    return (vf){float_from_half(p[0]), float_from_half(p[1]), float_from_half(p[2]),
+                float_from_half(p[3])};
+}
+SIMD vf vf_from_bfloat(const uint16_t *p) {
+    vf_int bits = {(int32_t)((uint32_t)p[0] << 16), (int32_t)((uint32_t)p[1] << 16),
+                   (int32_t)((uint32_t)p[2] << 16), (int32_t)((uint32_t)p[3] << 16)};
+    return (vf)bits;
+}
+SIMD void vf_store_bytes(uint8_t *p, vf v) {
+    for (int i = 0; i < VF_WIDTH; i++)
+        p[i] = (uint8_t)v[i];
+}
+
+#endif
+
+/* The nearest bf16, ties to even; for finite values. */
+SIMD uint16_t bfloat_from_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+SIMD float vf_sum(vf v) {
+    float lanes[VF_WIDTH];
+    vf_store(lanes, v);
+    for (int step = VF_WIDTH / 2; step; step /= 2)
+        for (int i = 0; i < step; i++)
+            lanes[i] += lanes[i + step];
+    return lanes[0];
+}
+
+SIMD float vf_largest(vf v) {
+    float lanes[VF_WIDTH];
+    vf_store(lanes, v);
+    for (int i = 1; i < VF_WIDTH; i++)
+        lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
+    return lanes[0];
+}
+
+/* e^v for v <= 0, relative error 2e-7; below -87 it is e^-87. 2^f on [-1/2, 1/2] is a
+ * minimax polynomial of degree 5 (Lawson's iteration, relative error 7.5e-8). */
+SIMD vf vf_exp(vf v) {
+    vf scaled = vf_mul(vf_max(v, vf_set1(-87.0f)), vf_set1(1.44269504f));
+    vf whole = vf_round(scaled);
+    vf f = vf_sub(scaled, whole);
+    vf p = vf_set1(1.327647178e-03f);
+    p = vf_fma(p, f, vf_set1(9.675541333e-03f));
+    p = vf_fma(p, f, vf_set1(5.550713274e-02f));
+    p = vf_fma(p, f, vf_set1(2.402211972e-01f));
+    p = vf_fma(p, f, vf_set1(6.931469671e-01f));
+    p = vf_fma(p, f, vf_set1(1.000000072e+00f));
+    return vf_mul(p, vf_power_of_two(whole));
+}
+
+/* GELU in its erf form: v * (1/2 + g(v)), where g(v) = erf(v / sqrt 2) / 2 is v times a
+ * minimax polynomial in v^2, mapped to [-1, 1] so that fp32 keeps its digits, on [-c, c];
+ * beyond c, g is 1/2 to within the error. Fitted by Lawson's iteration on |v| * error. */
+SIMD vf vf_gelu(vf v) /* absolute error 1.2e-6 everywhere; c = 5.2 */
+{
+    static const float c[] = {1.359499325e-01f,  -6.774340234e-02f, 5.003016743e-02f,
+                              -3.994130071e-02f, 3.190726557e-02f,  -2.459340268e-02f,
+                              1.838715035e-02f,  -1.310335403e-02f, 7.557863932e-03f,
+                              -3.505700409e-03f, 2.853575496e-03f,  -2.503724001e-03f,
+                              8.587807517e-04f};
+    vf x = vf_min(vf_max(v, vf_set1(-5.2f)), vf_set1(5.2f));
+    vf t = vf_fma(vf_mul(x, x), vf_set1(2.0f / (5.2f * 5.2f)), vf_set1(-1.0f));
+    vf p = vf_set1(c[12]);
+    for (int i = 11; i >= 0; i--)
+        p = vf_fma(p, t, vf_set1(c[i]));
+    return vf_mul(v, vf_fma(p, x, vf_set1(0.5f)));
+}
+
+SIMD vf vf_gelu_coarse(vf v) /* absolute error 3.4e-5, for results that become int8 */
+{
+    static const float c[] = {1.569021127e-01f,  -7.717196012e-02f, 5.481856784e-02f,
+                              -4.055576728e-02f, 2.762940467e-02f,  -1.674404498e-02f,
+                              1.220851911e-02f,  -9.328537856e-03f, 3.353693514e-03f};
+    vf x = vf_min(vf_max(v, vf_set1(-4.5f)), vf_set1(4.5f));
+    vf t = vf_fma(vf_mul(x, x), vf_set1(2.0f / (4.5f * 4.5f)), vf_set1(-1.0f));
+    vf p = vf_set1(c[8]);
+    for (int i = 7; i >= 0; i--)
+        p = vf_fma(p, t, vf_set1(c[i]));
+    return vf_mul(v, vf_fma(p, x, vf_set1(0.5f)));
+}
+
+#endif
