@@ -25,18 +25,28 @@ enum {
     QUERY_ROWS = ATTENTION_QUERY_ROWS /* of a tile: 6 x 2 AVX2 accumulators */
 };
 
-/* Rows of [n, head_dim] -> panels [n / 16][head_dim][16]; zeros behind n. */
+/* Rows of [n, head_dim] -> panels [n / 16][head_dim][16]; zeros behind n. Squares of 8 x 8
+ * as far as they go, then what is left one by one. */
 static void transpose_keys(const struct attention *a, float *panels) {
-    for (int32_t first = 0; first < a->n_keys; first += PANEL) {
-        int32_t n = a->n_keys - first < PANEL ? a->n_keys - first : PANEL;
-        float *panel = panels + (size_t)first * (size_t)a->head_dim;
-        if (n < PANEL)
-            memset(panel, 0, (size_t)a->head_dim * PANEL * sizeof *panel);
-        for (int32_t j = 0; j < n; j++) {
-            const float *key = a->k + (size_t)(first + j) * a->kv_stride;
-            for (int32_t d = 0; d < a->head_dim; d++)
-                panel[(size_t)d * PANEL + (size_t)j] = key[d];
-        }
+    int32_t squares = a->head_dim / 8 * 8;
+    for (int32_t first = 0; first < a->n_keys; first += 8) {
+        int32_t n = a->n_keys - first < 8 ? a->n_keys - first : 8;
+        float *panel = panels + (size_t)(first / PANEL * PANEL) * (size_t)a->head_dim +
+                       first % PANEL;
+        const float *keys = a->k + (size_t)first * a->kv_stride;
+        int32_t d = 0;
+        for (; n == 8 && d < squares; d += 8)
+            transpose_8x8(keys + d, a->kv_stride, panel + (size_t)d * PANEL, PANEL);
+        for (; d < a->head_dim; d++)
+            for (int32_t j = 0; j < 8; j++)
+                panel[(size_t)d * PANEL + (size_t)j] =
+                    j < n ? keys[(size_t)j * a->kv_stride + (size_t)d] : 0.0f;
+    }
+    int32_t end = (a->n_keys + 7) / 8 * 8;
+    if (end % PANEL) { /* the second half of the last panel */
+        float *panel = panels + (size_t)(end / PANEL * PANEL) * (size_t)a->head_dim + 8;
+        for (int32_t d = 0; d < a->head_dim; d++)
+            memset(panel + (size_t)d * PANEL, 0, 8 * sizeof *panel);
     }
 }
 

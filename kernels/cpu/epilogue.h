@@ -9,13 +9,13 @@
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/simd.h"
 
-/* v: VF_WIDTH values of row `row` from column `column` on, bias added. is_coarse: a GELU
- * whose result becomes int8 may be the cheap one. The branch is the same for a whole
- * product, so it is predicted. */
+/* v: VF_WIDTH values of row `row` from column `column` on, bias added. epilogue is
+ * p->epilogue, or the constant that it is known to be. is_coarse: a GELU whose result
+ * becomes int8 may be the cheap one. */
 SIMD void epilogue_store(const struct product *p, int32_t row, int32_t column, vf v,
-                         bool is_coarse) {
+                         const enum epilogue epilogue, const bool is_coarse) {
     size_t at = (size_t)row * p->out_stride + (size_t)column;
-    switch (p->epilogue) {
+    switch (epilogue) {
     case EPILOGUE_BIAS:
         break;
     case EPILOGUE_RELU:

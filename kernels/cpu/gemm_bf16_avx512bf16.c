@@ -24,7 +24,8 @@
 #endif
 #define FINISH(p, row, column, acc)                                                    \
     epilogue_store(p, row, column,                                                     \
-                   vf_add(acc, vf_load((p)->weights->bias + (column))), false)
+                   vf_add(acc, vf_load((p)->weights->bias + (column))), (p)->epilogue, \
+                   false)
 
 SIMD __m512i broadcast(const char *bytes) {
     int32_t pair;

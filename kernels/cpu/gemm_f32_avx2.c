@@ -65,9 +65,10 @@ SIMD void tile(const struct product *p, int32_t row, int32_t column, const char 
     const vf right[ROWS] = {y0, y1, y2, y3, y4, y5};
     const float *bias = p->weights->bias + column;
     for (int r = 0; r < n_rows; r++) {
-        epilogue_store(p, row + r, column, vf_add(left[r], vf_load(bias)), false);
-        epilogue_store(p, row + r, column + 8, vf_add(right[r], vf_load(bias + 8)),
+        epilogue_store(p, row + r, column, vf_add(left[r], vf_load(bias)), p->epilogue,
                        false);
+        epilogue_store(p, row + r, column + 8, vf_add(right[r], vf_load(bias + 8)),
+                       p->epilogue, false);
     }
 }
 

@@ -18,7 +18,8 @@
 #define MULTIPLY(acc, value, weights) acc = vf_fma(value, weights, acc)
 #define FINISH(p, row, column, acc)                                                    \
     epilogue_store(p, row, column,                                                     \
-                   vf_add(acc, vf_load((p)->weights->bias + (column))), false)
+                   vf_add(acc, vf_load((p)->weights->bias + (column))), (p)->epilogue, \
+                   false)
 
 #include "kernels/cpu/gemm_avx512.inc.h"
 

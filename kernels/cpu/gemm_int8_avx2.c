@@ -8,102 +8,121 @@
  *          [0, 127], weights in [-63, 63]. Then four products fit: 4 * 127 * 63 = 32,004
  *          <= 32,767, so two vpmaddubsw are added in int16 before one vpmaddwd widens
  *          them: 5 instructions (3 on the multiply ports) for 64 products, where the usual
- *          8-bit scheme takes 6 (4). On Zen 3 that is 1.3 x its rate; what the two bits
- *          cost is in bench/README.md (0.1 % of labels).
- *          Tile: 8 rows x 8 columns: 8 accumulators, 2 weights, 2 bytes, 2 products, ones.
+ *          8-bit scheme takes 6 (4). What the two bits cost is in bench/README.md.
+ *          Tile: 3 rows x 24 columns: 9 accumulators, 2 values, 2 products, ones; weights
+ *          are memory operands. With 8 rows x 8 columns the broadcasts (16 for 24
+ *          multiplications instead of 6 for 27) made the front end the bound.
  * Limits:  k_padded % 8 == 0; any number of rows.  Bound: vpmadd ports.
  * Checked: tests/unit/test_kernels.c against plain integer arithmetic.
  */
 #include "kernels/cpu/epilogue.h"
 
-enum { ROWS = 8, COLUMNS = 8, K_STEP = 8, STEP_BYTES = COLUMNS * K_STEP };
+enum { ROWS = 3, COLUMNS = 24, K_STEP = 8, STEP_BYTES = COLUMNS * K_STEP };
 
-SIMD __m256i broadcast(const uint8_t *bytes) {
-    int32_t four;
-    memcpy(&four, bytes, sizeof four);
-    return _mm256_set1_epi32(four);
-}
+/* The inner loop is assembly: GCC 12 moves some accumulators to the stack, here and in
+ * every form tried, which costs a tenth of the speed. PRODUCTS adds 8 values of k for one
+ * row and 8 columns to acc; `low` and `high` are the weights of the first and the other four
+ * k. ROW does so for a row's 24 columns. */
+#define PRODUCTS(acc, low, high)                                                       \
+    "vpmaddubsw " low "(%[panel]), %[first], %[p]\n\t"                                 \
+    "vpmaddubsw " high "(%[panel]), %[second], %[q]\n\t"                               \
+    "vpaddw %[q], %[p], %[p]\n\t"                                                      \
+    "vpmaddwd %[ones], %[p], %[p]\n\t"                                                 \
+    "vpaddd %[p], %[" acc "], %[" acc "]\n\t"
+#define ROW(i, first_bytes, second_bytes)                                              \
+    "vpbroadcastd " first_bytes ", %[first]\n\t"                                       \
+    "vpbroadcastd " second_bytes ", %[second]\n\t" PRODUCTS("x" i, "0", "96")          \
+        PRODUCTS("y" i, "32", "128") PRODUCTS("z" i, "64", "160")
+#define ROW_0 ROW("0", "(%[a])", "4(%[a])")
+#define ROW_1 ROW("1", "(%[a],%[stride])", "4(%[a],%[stride])")
+#define ROW_2 ROW("2", "(%[a],%[stride],2)", "4(%[a],%[stride],2)")
+#define LOOP(rows)                                                                     \
+    __asm__ volatile(                                                                  \
+        "1:\n\t"                                                                       \
+        "prefetcht0 (%[panel],%[ahead])\n\t"                                           \
+        "prefetcht0 64(%[panel],%[ahead])\n\t"                                         \
+        "prefetcht0 128(%[panel],%[ahead])\n\t" rows "add $8, %[a]\n\t"                \
+        "add $192, %[panel]\n\t"                                                       \
+        "cmp %[end], %[panel]\n\t"                                                     \
+        "jb 1b\n\t"                                                                    \
+        : [x0] "+x"(x0), [x1] "+x"(x1), [x2] "+x"(x2), [y0] "+x"(y0), [y1] "+x"(y1),   \
+          [y2] "+x"(y2), [z0] "+x"(z0), [z1] "+x"(z1), [z2] "+x"(z2), [a] "+r"(a),     \
+          [panel] "+r"(panel), [first] "=&x"(first), [second] "=&x"(second),           \
+          [p] "=&x"(low), [q] "=&x"(high)                                              \
+        : [ones] "x"(ones), [stride] "r"(stride), [ahead] "r"(panel_bytes),            \
+          [end] "r"(end)                                                               \
+        : "memory", "cc")
 
-/* acc + the products of 8 values of k for one row and 8 columns. */
-SIMD __m256i step(__m256i acc, const uint8_t *bytes, __m256i low, __m256i high) {
-    __m256i products =
-        _mm256_add_epi16(_mm256_maddubs_epi16(broadcast(bytes), low),
-                         _mm256_maddubs_epi16(broadcast(bytes + 4), high));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
-}
-
-/* One tile of n_rows <= ROWS rows. n_rows is a constant where this is inlined, so that the
- * accumulators are registers. Rows are reached from every third one, to spare registers. */
+/* One tile of n_rows <= ROWS rows. n_rows and epilogue are constants where this is inlined,
+ * so that the accumulators are registers and what follows them has no branches. The next
+ * panel is fetched meanwhile: at few rows a panel is used up before the processor's own
+ * prefetching has begun. */
 SIMD void tile(const struct product *p, int32_t row, int32_t column,
-               const int8_t *panel, const int n_rows) {
-    size_t stride = p->in.stride;
-    const uint8_t *a0 = (const uint8_t *)p->in.data + (size_t)row * stride;
-    const uint8_t *a3 = a0 + 3 * stride, *a6 = a0 + 6 * stride;
-    const int8_t *end = panel + (size_t)p->weights->k_padded * COLUMNS;
-    __m256i acc0 = _mm256_setzero_si256(), acc1 = acc0, acc2 = acc0, acc3 = acc0,
-            acc4 = acc0, acc5 = acc0, acc6 = acc0, acc7 = acc0;
-    for (; panel < end; panel += STEP_BYTES, a0 += K_STEP, a3 += K_STEP, a6 += K_STEP) {
-        __m256i low = _mm256_load_si256((const __m256i *)(const void *)panel);
-        __m256i high = _mm256_load_si256((const __m256i *)(const void *)(panel + 32));
-        acc0 = step(acc0, a0, low, high);
-        if (n_rows > 1)
-            acc1 = step(acc1, a0 + stride, low, high);
-        if (n_rows > 2)
-            acc2 = step(acc2, a0 + 2 * stride, low, high);
-        if (n_rows > 3)
-            acc3 = step(acc3, a3, low, high);
-        if (n_rows > 4)
-            acc4 = step(acc4, a3 + stride, low, high);
-        if (n_rows > 5)
-            acc5 = step(acc5, a3 + 2 * stride, low, high);
-        if (n_rows > 6)
-            acc6 = step(acc6, a6, low, high);
-        if (n_rows > 7)
-            acc7 = step(acc7, a6 + stride, low, high);
-    }
-    __m256i acc[ROWS] = {acc0, acc1, acc2, acc3, acc4, acc5, acc6, acc7};
-    for (int r = 0; r < n_rows; r++) {
-        vf value = epilogue_dequantize(p->weights, column, _mm256_cvtepi32_ps(acc[r]),
-                                       p->in.quanta[row + r]);
-        epilogue_store(p, row + r, column, value, true);
-    }
+               const int8_t *panel, const int n_rows, const enum epilogue epilogue) {
+    const size_t stride = p->in.stride, panel_bytes = p->weights->panel_bytes;
+    const uint8_t *a = (const uint8_t *)p->in.data + (size_t)row * stride;
+    const int8_t *end = panel + panel_bytes;
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i x0 = _mm256_setzero_si256(), x1 = x0, x2 = x0;
+    __m256i y0 = x0, y1 = x0, y2 = x0, z0 = x0, z1 = x0, z2 = x0;
+    __m256i first, second, low, high;
+    if (n_rows == 3)
+        LOOP(ROW_0 ROW_1 ROW_2);
+    else if (n_rows == 2)
+        LOOP(ROW_0 ROW_1);
+    else
+        LOOP(ROW_0);
+#define FINISH(i, column, acc)                                                         \
+    if (n_rows > i)                                                                    \
+    epilogue_store(p, row + i, column,                                                 \
+                   epilogue_dequantize(p->weights, column, _mm256_cvtepi32_ps(acc),    \
+                                       p->in.quanta[row + i]),                         \
+                   epilogue, true)
+    FINISH(0, column, x0);
+    FINISH(1, column, x1);
+    FINISH(2, column, x2);
+    FINISH(0, column + 8, y0);
+    FINISH(1, column + 8, y1);
+    FINISH(2, column + 8, y2);
+    FINISH(0, column + 16, z0);
+    FINISH(1, column + 16, z1);
+    FINISH(2, column + 16, z2);
+#undef FINISH
 }
 
-static void tiles(const struct product *p, int32_t row, int32_t n_rows, int32_t column,
-                  const int8_t *panel) {
-    for (; n_rows >= ROWS; n_rows -= ROWS, row += ROWS)
-        tile(p, row, column, panel, 8);
-    switch (n_rows) {
-    case 7:
-        tile(p, row, column, panel, 7);
-        break;
-    case 6:
-        tile(p, row, column, panel, 6);
-        break;
-    case 5:
-        tile(p, row, column, panel, 5);
-        break;
-    case 4:
-        tile(p, row, column, panel, 4);
-        break;
-    case 3:
-        tile(p, row, column, panel, 3);
-        break;
-    case 2:
-        tile(p, row, column, panel, 2);
-        break;
-    case 1:
-        tile(p, row, column, panel, 1);
-        break;
+SIMD void run_with(const struct product *p, int32_t row_begin, int32_t row_end,
+                   int32_t panel_begin, int32_t panel_end,
+                   const enum epilogue epilogue) {
+    const int8_t *panel = (const int8_t *)p->weights->panels +
+                          (size_t)panel_begin * p->weights->panel_bytes;
+    for (int32_t i = panel_begin; i < panel_end;
+         i++, panel += p->weights->panel_bytes) {
+        int32_t row = row_begin, column = i * COLUMNS;
+        for (; row + ROWS <= row_end; row += ROWS)
+            tile(p, row, column, panel, 3, epilogue);
+        if (row_end - row == 2)
+            tile(p, row, column, panel, 2, epilogue);
+        else if (row_end - row == 1)
+            tile(p, row, column, panel, 1, epilogue);
     }
 }
 
 static void run(const struct product *p, int32_t row_begin, int32_t row_end,
                 int32_t panel_begin, int32_t panel_end) {
-    const int8_t *panels = p->weights->panels;
-    for (int32_t i = panel_begin; i < panel_end; i++)
-        tiles(p, row_begin, row_end - row_begin, i * COLUMNS,
-              panels + (size_t)i * p->weights->panel_bytes);
+    switch (p->epilogue) {
+    case EPILOGUE_BIAS:
+        run_with(p, row_begin, row_end, panel_begin, panel_end, EPILOGUE_BIAS);
+        break;
+    case EPILOGUE_RELU:
+        run_with(p, row_begin, row_end, panel_begin, panel_end, EPILOGUE_RELU);
+        break;
+    case EPILOGUE_GELU:
+        run_with(p, row_begin, row_end, panel_begin, panel_end, EPILOGUE_GELU);
+        break;
+    case EPILOGUE_RESIDUAL:
+        run_with(p, row_begin, row_end, panel_begin, panel_end, EPILOGUE_RESIDUAL);
+        break;
+    }
 }
 
 static void pack_panel(const float *values, int32_t k_padded, void *panel) {

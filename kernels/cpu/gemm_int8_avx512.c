@@ -28,7 +28,7 @@
     epilogue_store(p, row, column,                                                     \
                    epilogue_dequantize((p)->weights, column, _mm512_cvtepi32_ps(acc),  \
                                        (p)->in.quanta[row]),                           \
-                   true)
+                   (p)->epilogue, true)
 
 SIMD __m512i broadcast(const char *bytes) {
     int32_t four;

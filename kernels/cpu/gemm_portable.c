@@ -43,7 +43,7 @@ static void tile_float(const struct product *p, int32_t row, int32_t column,
             epilogue_store(
                 p, row + r, column + c,
                 vf_add(vf_load(acc[r] + c), vf_load(p->weights->bias + column + c)),
-                false);
+                p->epilogue, false);
 }
 
 static void tile_int8(const struct product *p, int32_t row, int32_t column,
@@ -62,7 +62,7 @@ static void tile_int8(const struct product *p, int32_t row, int32_t column,
                            epilogue_dequantize(p->weights, column + c,
                                                vf_from_int32(acc[r] + c),
                                                p->in.quanta[row + r]),
-                           true);
+                           p->epilogue, true);
 }
 
 static void run(const struct product *p, int32_t row_begin, int32_t row_end,

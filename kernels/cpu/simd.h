@@ -246,22 +246,94 @@ SIMD uint16_t bfloat_from_float(float value) {
     return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+#if defined VIGIL_AVX512 || defined VIGIL_AVX2
+
+SIMD __m128 quarter_sum(__m128 v) {
+    v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    return _mm_add_ss(v, _mm_movehdup_ps(v));
+}
+
+SIMD __m128 quarter_max(__m128 v) {
+    v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+    return _mm_max_ss(v, _mm_movehdup_ps(v));
+}
+
+#ifdef VIGIL_AVX512
+SIMD __m256 upper_half(vf v) {
+    return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1));
+}
+#endif
+
 SIMD float vf_sum(vf v) {
-    float lanes[VF_WIDTH];
-    vf_store(lanes, v);
-    for (int step = VF_WIDTH / 2; step; step /= 2)
-        for (int i = 0; i < step; i++)
-            lanes[i] += lanes[i + step];
-    return lanes[0];
+#ifdef VIGIL_AVX512
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), upper_half(v));
+#else
+    __m256 half = v;
+#endif
+    __m128 low = _mm256_castps256_ps128(half), high = _mm256_extractf128_ps(half, 1);
+    return _mm_cvtss_f32(quarter_sum(_mm_add_ps(low, high)));
 }
 
 SIMD float vf_largest(vf v) {
-    float lanes[VF_WIDTH];
-    vf_store(lanes, v);
-    for (int i = 1; i < VF_WIDTH; i++)
-        lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
-    return lanes[0];
+#ifdef VIGIL_AVX512
+    __m256 half = _mm256_max_ps(_mm512_castps512_ps256(v), upper_half(v));
+#else
+    __m256 half = v;
+#endif
+    __m128 low = _mm256_castps256_ps128(half), high = _mm256_extractf128_ps(half, 1);
+    return _mm_cvtss_f32(quarter_max(_mm_max_ps(low, high)));
 }
+
+/* out[c][r] = in[r][c] for 8 rows and 8 columns. */
+SIMD void transpose_8x8(const float *in, size_t in_stride, float *out,
+                        size_t out_stride) {
+    __m256 half[8], pair[8];
+    for (int r = 0; r < 4;
+         r++) { /* rows r and r + 4 side by side, 4 columns at a time */
+        const float *upper = in + (size_t)r * in_stride, *lower = upper + 4 * in_stride;
+        half[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper)),
+                                       _mm_loadu_ps(lower), 1);
+        half[r + 4] =
+            _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(upper + 4)),
+                                 _mm_loadu_ps(lower + 4), 1);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        pair[i] = _mm256_unpacklo_ps(half[i], half[i + 1]);
+        pair[i + 1] = _mm256_unpackhi_ps(half[i], half[i + 1]);
+        pair[i + 2] = _mm256_unpacklo_ps(half[i + 2], half[i + 3]);
+        pair[i + 3] = _mm256_unpackhi_ps(half[i + 2], half[i + 3]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        float *to = out + (size_t)i * out_stride;
+        _mm256_storeu_ps(to, _mm256_shuffle_ps(pair[i], pair[i + 2], 0x44));
+        _mm256_storeu_ps(to + out_stride,
+                         _mm256_shuffle_ps(pair[i], pair[i + 2], 0xee));
+        _mm256_storeu_ps(to + 2 * out_stride,
+                         _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0x44));
+        _mm256_storeu_ps(to + 3 * out_stride,
+                         _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0xee));
+    }
+}
+
+#else
+
+SIMD float vf_sum(vf v) {
+    return (v[0] + v[2]) + (v[1] + v[3]);
+}
+
+SIMD float vf_largest(vf v) {
+    float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
+    return a > b ? a : b;
+}
+
+SIMD void transpose_8x8(const float *in, size_t in_stride, float *out,
+                        size_t out_stride) {
+    for (size_t r = 0; r < 8; r++)
+        for (size_t c = 0; c < 8; c++)
+            out[c * out_stride + r] = in[r * in_stride + c];
+}
+
+#endif
 
 /* e^v for v <= 0, relative error 2e-7; below -87 it is e^-87. 2^f on [-1/2, 1/2] is a
  * minimax polynomial of degree 5 (Lawson's iteration, relative error 7.5e-8). */
