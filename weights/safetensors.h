@@ -97,11 +97,11 @@ void safetensors_shape_text(const struct safetensors_tensor *t, char *out,
 
 /* Writes a file from tensors (name, data, dtype, dims are read; the rest is computed) and
  * metadata, pairs of strings that end with NULL. Larger elements come first, then names in
- * order, as the reference writer has it, so that the same input gives the same bytes. The
- * caller commits *w. */
+ * order, as the reference writer has it, so that the same input gives the same bytes.
+ * sha256 out: of all that was written. The caller commits *w. */
 enum status safetensors_write(struct file_writer *w,
                               const struct safetensors_tensor *tensors,
                               size_t n_tensors, const char *const *metadata,
-                              struct error *err);
+                              char sha256[SHA256_HEX_BYTES], struct error *err);
 
 #endif
