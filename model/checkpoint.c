@@ -92,6 +92,9 @@ struct opening {
     const char *dir;
     size_t n_used; /* tensors that a row has asked for */
     struct error *err;
+    void (*report)(void *user, const char *line); /* NULL: the first problem ends it */
+    void *user;
+    size_t n_problems; /* that were reported */
 };
 
 static int32_t size_of(const struct model_config *config, enum size size) {
@@ -190,16 +193,20 @@ static enum dtype dtype_of(enum safetensors_dtype dtype) {
     }
 }
 
+static void name_row(const struct row *row, int32_t layer, char out[NAME_BYTES]) {
+    const char *mark = strstr(row->name, "%d");
+    if (mark)
+        snprintf(out, NAME_BYTES, "%.*s%d%s", (int)(mark - row->name), row->name, layer,
+                 mark + 2);
+    else
+        snprintf(out, NAME_BYTES, "%s", row->name);
+}
+
 /* Finds one row's tensor, checks it, and puts it where the row says, behind base. */
 static enum status take(struct opening *o, const struct row *row, int32_t layer,
                         void *base) {
     char name[NAME_BYTES];
-    const char *mark = strstr(row->name, "%d");
-    if (mark)
-        snprintf(name, sizeof name, "%.*s%d%s", (int)(mark - row->name), row->name,
-                 layer, mark + 2);
-    else
-        snprintf(name, sizeof name, "%s", row->name);
+    name_row(row, layer, name);
     const struct safetensors_tensor *t = safetensors_find(o->file, name);
     if (!t)
         return missing(o, name);
@@ -218,11 +225,20 @@ static enum status take(struct opening *o, const struct row *row, int32_t layer,
     return status;
 }
 
+/* Passes a problem on, so that the search can go on; or lets it end the search. */
+static enum status note(struct opening *o, enum status status) {
+    if (status == STATUS_OK || !o->report)
+        return status;
+    o->report(o->user, o->err->message);
+    o->n_problems++;
+    return STATUS_OK;
+}
+
 static enum status take_rows(struct opening *o, const struct row *rows, size_t n_rows,
                              int32_t layer, void *base) {
     enum status status = STATUS_OK;
     for (size_t i = 0; status == STATUS_OK && i < n_rows; i++)
-        status = take(o, &rows[i], layer, base);
+        status = note(o, take(o, &rows[i], layer, base));
     return status;
 }
 
@@ -274,22 +290,24 @@ static bool is_known(const struct opening *o, const char *name) {
     return false;
 }
 
-static enum status check_extra(const struct opening *o) {
+static enum status check_extra(struct opening *o) {
     if (o->n_used == o->file->n_tensors)
         return STATUS_OK;
+    enum status status = STATUS_OK;
     for (size_t i = 0; i < o->file->n_tensors; i++) {
         const char *name = o->file->tensors[i].name;
         if (is_known(o, name))
             continue;
         bool is_tagger = strncmp(name, "token_classifier.", 17) == 0;
-        return error_set(o->err, STATUS_INVALID,
-                         "%s: tensor \"%s\" is not part of the model that config.json "
-                         "describes%s",
-                         o->dir, name,
-                         is_tagger ? " (it has no \"token_id2label\")" : "");
+        status = note(o, error_set(o->err, STATUS_INVALID,
+                                   "%s: tensor \"%s\" is not part of the model that "
+                                   "config.json describes%s",
+                                   o->dir, name,
+                                   is_tagger ? " (it has no \"token_id2label\")" : ""));
+        if (status != STATUS_OK)
+            return status;
     }
-    return error_set(o->err, STATUS_INTERNAL, "%s: tensors were counted wrongly",
-                     o->dir);
+    return STATUS_OK;
 }
 
 /* The directory's last component; the real one's of "." and "..". */
@@ -328,45 +346,90 @@ static void summarise(struct checkpoint *c, const struct safetensors *file) {
     memcpy(c->sha256, file->sha256, sizeof c->sha256);
 }
 
+/* Names and shapes first: nothing large is read for a file that will be refused. */
+static enum status open_weights(struct opening *o) {
+    struct model_config *config = &o->c->config;
+    size_t n_bytes;
+    if (!size_multiply((size_t)config->n_layers, sizeof *o->c->layers, &n_bytes) ||
+        !(o->c->layers = calloc(1, n_bytes)))
+        return error_set(o->err, STATUS_NO_MEMORY, "no memory for %d layers",
+                         config->n_layers);
+    enum status status =
+        safetensors_open(o->dir, config->is_quantized, o->file, o->err);
+    if (status == STATUS_OK)
+        status = take_all(o);
+    if (status == STATUS_OK)
+        status = check_extra(o);
+    if (status != STATUS_OK || o->n_problems > 0)
+        return status;
+    status = safetensors_read(o->file, o->err);
+    return status == STATUS_OK ? take_all(o) : status;
+}
+
+static enum status open_directory(struct opening *o) {
+    enum status status = STATUS_NO_MEMORY;
+    o->c = calloc(1, sizeof *o->c);
+    o->file = calloc(1, sizeof *o->file);
+    if (!o->c || !o->file) {
+        free(o->file);
+        free(o->c);
+        o->c = NULL;
+        return error_set(o->err, status, "no memory to open %s", o->dir);
+    }
+    o->c->memory = o->file;
+    status = model_config_read(o->dir, &o->c->config, o->err);
+    return status == STATUS_OK ? open_weights(o) : status;
+}
+
 enum status checkpoint_open(const char *model_dir, struct checkpoint **out,
                             struct error *err) {
     struct opening o = {.dir = model_dir, .err = err};
-    size_t n_layers_bytes;
-    enum status status;
-    *out = NULL;
-    struct checkpoint *c = calloc(1, sizeof *c);
-    struct safetensors *file = calloc(1, sizeof *file);
-    if (!c || !file) {
-        free(file);
-        free(c);
-        return error_set(err, STATUS_NO_MEMORY, "no memory to open %s", model_dir);
+    enum status status = open_directory(&o);
+    if (status != STATUS_OK) {
+        checkpoint_close(o.c);
+        o.c = NULL;
+    } else {
+        summarise(o.c, o.file);
+        name_model(o.c, model_dir);
     }
-    c->memory = o.file = file;
-    o.c = c;
-    if ((status = model_config_read(model_dir, &c->config, err)) != STATUS_OK)
-        goto out;
-    if (!size_multiply((size_t)c->config.n_layers, sizeof *c->layers,
-                       &n_layers_bytes) ||
-        !(c->layers = calloc(1, n_layers_bytes))) {
-        status = error_set(err, STATUS_NO_MEMORY, "no memory for %d layers",
-                           c->config.n_layers);
-        goto out;
-    }
-    /* Names and shapes first: nothing large is read for a file that will be refused. */
-    if ((status = safetensors_open(model_dir, c->config.is_quantized, file, err)) !=
-            STATUS_OK ||
-        (status = take_all(&o)) != STATUS_OK ||
-        (status = check_extra(&o)) != STATUS_OK ||
-        (status = safetensors_read(file, err)) != STATUS_OK ||
-        (status = take_all(&o)) != STATUS_OK)
-        goto out;
-    summarise(c, file);
-    name_model(c, model_dir);
-    *out = c;
-    c = NULL;
-out:
-    checkpoint_close(c);
+    *out = o.c;
     return status;
+}
+
+size_t checkpoint_check(const char *model_dir,
+                        void (*report)(void *user, const char *line), void *user) {
+    struct error err;
+    struct opening o = {.dir = model_dir, .err = &err, .report = report, .user = user};
+    (void)note(&o, open_directory(&o));
+    checkpoint_close(o.c);
+    return o.n_problems;
+}
+
+size_t checkpoint_n_tensors(const struct model_config *config) {
+    return N_ROWS(MODEL_ROWS) + (config->n_tag_labels > 0 ? N_ROWS(TAGGER_ROWS) : 0) +
+           (size_t)config->n_layers * N_ROWS(LAYER_ROWS);
+}
+
+void checkpoint_shape(const struct model_config *config, size_t index,
+                      struct tensor_shape *out) {
+    size_t n_tagger = config->n_tag_labels > 0 ? N_ROWS(TAGGER_ROWS) : 0;
+    const struct row *row;
+    size_t layer = 0;
+    if (index < N_ROWS(MODEL_ROWS)) {
+        row = &MODEL_ROWS[index];
+    } else if (index < N_ROWS(MODEL_ROWS) + n_tagger) {
+        row = &TAGGER_ROWS[index - N_ROWS(MODEL_ROWS)];
+    } else {
+        index -= N_ROWS(MODEL_ROWS) + n_tagger;
+        layer = index / N_ROWS(LAYER_ROWS);
+        row = &LAYER_ROWS[index % N_ROWS(LAYER_ROWS)];
+    }
+    char name[NAME_BYTES];
+    name_row(row, (int32_t)layer, name);
+    snprintf(out->name, sizeof out->name, "%.127s", name);
+    out->n_rows = size_of(config, row->rows);
+    out->n_cols = size_of(config, row->cols);
+    out->is_vector = row->rows == ONE;
 }
 
 void checkpoint_close(struct checkpoint *c) {

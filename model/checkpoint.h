@@ -51,19 +51,35 @@ struct checkpoint {
     struct layer_tensors *layers;         /* [L] */
     struct linear_tensors pre_classifier; /* [C,C], then ReLU */
     struct linear_tensors classifier;     /* [n_labels,C] */
-    struct linear_tensors tagger;         /* token_classifier [n_tag_labels,C], or no data */
+    struct linear_tensors tagger; /* token_classifier [n_tag_labels,C], or no data */
     enum dtype dtype; /* of the encoder's linear weights; DTYPE_I8 when quantised */
     char name[128];   /* the directory's last component */
-    char sha256[65];  /* hex, of the weight file; of the shards' hashes in index order */
+    char sha256[65]; /* hex, of the weight file; of the shards' hashes in index order */
     size_t n_parameters;
-    size_t n_bytes;   /* memory that holds the tensors */
-    void *memory;     /* private to checkpoint.c */
+    size_t n_bytes; /* memory that holds the tensors */
+    void *memory;   /* private to checkpoint.c */
 };
 
 /* Opens a model directory. On success *out is owned by the caller. Any thread. */
 enum status checkpoint_open(const char *model_dir, struct checkpoint **out,
                             struct error *err);
 void checkpoint_close(struct checkpoint *c);
+
+/* Every problem of a model directory's config and weights, one line each to report, where
+ * checkpoint_open gives the first one. Returns how many there were. */
+size_t checkpoint_check(const char *model_dir,
+                        void (*report)(void *user, const char *line), void *user);
+
+/* A tensor that a config asks for: what checkpoint_open expects, in the order of its tables.
+ * Heads that the config does not have are not counted. */
+struct tensor_shape {
+    char name[128];
+    int32_t n_rows, n_cols;
+    bool is_vector; /* shape [n_cols] */
+};
+size_t checkpoint_n_tensors(const struct model_config *config);
+void checkpoint_shape(const struct model_config *config, size_t index,
+                      struct tensor_shape *out);
 
 /* One row of a tensor as fp32 into out[n_cols]. Exact for every dtype (an int8 row times its
  * scale). */
