@@ -10,6 +10,7 @@
 #include "base/json.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -320,12 +321,30 @@ static enum status scan_document(struct scan *s) {
     return STATUS_OK;
 }
 
+/* jansson 2.14 does not check every allocation: where its buffer cannot grow, a byte of a
+ * string or number is left out. So its calls for memory go through here, and what it made
+ * while one of them failed is not used. */
+static _Thread_local bool is_short_of_memory;
+
+static void *allocate(size_t n_bytes) {
+    void *block = malloc(n_bytes);
+    if (!block)
+        is_short_of_memory = true;
+    return block;
+}
+
+static void release(void *block) {
+    free(block);
+}
+
+static void watch_jansson(void) {
+    json_set_alloc_funcs(allocate, release);
+}
+
 /* jansson's message quotes the text, so only its code is used. */
 static enum status refused(const json_error_t *e, struct error *err) {
     int at = e->position;
     switch (json_error_code(e)) {
-    case json_error_out_of_memory:
-        return error_set(err, STATUS_NO_MEMORY, "no memory to parse JSON");
     case json_error_duplicate_key:
         return error_set(err, STATUS_INVALID, "JSON has a key twice, before byte %d",
                          at);
@@ -356,9 +375,17 @@ enum status json_parse(const char *text, size_t n_bytes,
     enum status status = scan_document(&s);
     if (status != STATUS_OK)
         return status;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, watch_jansson);
     json_error_t e;
+    is_short_of_memory = false;
     *out = json_loadb(text, n_bytes,
                       JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+    if (is_short_of_memory) {
+        json_decref(*out);
+        *out = NULL;
+        return error_set(err, STATUS_NO_MEMORY, "no memory to parse JSON");
+    }
     return *out ? STATUS_OK : refused(&e, err);
 }
 

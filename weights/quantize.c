@@ -249,14 +249,15 @@ static enum status write_config(const char *src_dir, struct file_writer *out,
         goto out;
     }
     json_t *kept = json_array();
+    bool is_whole = kept != NULL;
     for (size_t i = 0; i < w->n_keep; i++)
-        json_array_append_new(kept, json_string(w->keep[i]));
+        is_whole &= json_array_append_new(kept, json_string(w->keep[i])) == 0;
     json_t *quantization =
         json_pack("{s:s, s:i, s:b, s:s, s:s, s:o}", "quant_method", "vigil-int8",
                   "bits", 8, "symmetric", 1, "granularity", "row", "scale_suffix",
                   SCALE_SUFFIX, "kept", kept);
-    if (!quantization ||
-        json_object_set_new(root, "quantization_config", quantization) != 0 ||
+    is_whole &= json_object_set_new(root, "quantization_config", quantization) == 0;
+    if (!is_whole ||
         !(written = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)))) {
         status = error_set(err, STATUS_NO_MEMORY, "no memory to write config.json");
         goto out;
