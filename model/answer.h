@@ -47,4 +47,10 @@ enum status answer_make(const struct model_config *config, const struct windows 
                         struct error *err);
 void answer_free(struct answer *a);
 
+/* Labels by a threshold: positive_label when its probability is at least threshold, else
+ * the best of the others (of one-label models nothing changes, nor when threshold is NAN).
+ * The score becomes the new label's probability. */
+void answer_apply_threshold(const struct model_config *config, int32_t positive_label,
+                            double threshold, struct answer *a);
+
 #endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bulk.h - classifies a stream of records: the pipeline of `vigil classify`.
+ *
+ *   reader thread            caller's thread              writer thread
+ *   records, tokenizer  ──►  engine, batches full of  ──►  answers as JSON lines,
+ *                            texts of like length          in the order of the input
+ *          ▲                                                     │
+ *          └──────────────── empty chunks ◄──────────────────────┘
+ *
+ * A fixed number of chunks goes round, so that memory does not depend on the input's size.
+ * A chunk is handed on when it is full, or when the input makes the reader wait.
+ */
+#ifndef VIGIL_SERVER_BULK_H
+#define VIGIL_SERVER_BULK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "server/bundle.h"
+#include "server/records.h"
+
+struct bulk_summary {
+    uint64_t n_records; /* written, those with an error included */
+    uint64_t n_errors;
+    uint64_t n_positive; /* labelled bundle.positive_label */
+    uint64_t n_tokens;   /* the engine's, overlap of windows included */
+    uint64_t n_truncated;
+    bool is_interrupted; /* the records were woken: what was read is written */
+};
+
+struct bulk_options {
+    struct records *records;
+    struct bundle *bundle;
+    int out_fd;
+    int32_t batch_tokens; /* 0: as many as the engine takes */
+    double threshold;     /* NAN: the most probable label wins */
+    bool wants_entities;
+    bool truncate;
+    /* Called by the writer thread after each chunk; NULL: not. */
+    void (*on_progress)(void *context, const struct bulk_summary *so_far);
+    void *context;
+};
+
+/* Runs until the input ends. *summary is filled also on failure. */
+enum status bulk_run(const struct bulk_options *options, struct bulk_summary *summary,
+                     struct error *err);
+
+#endif
