@@ -309,6 +309,25 @@ enum status answer_make(const struct model_config *config, const struct windows 
     return status;
 }
 
+void answer_apply_threshold(const struct model_config *config, int32_t positive_label,
+                            double threshold, struct answer *a) {
+    int32_t n = config->n_labels;
+    if (config->problem_type == PROBLEM_REGRESSION || n < 2 || positive_label < 0 ||
+        positive_label >= n || isnan(threshold))
+        return;
+    a->label = positive_label;
+    /* A threshold that was typed in is not lost to the rounding of a probability to float:
+     * what prints as 0.6 passes 0.6. */
+    if (a->probs[positive_label] < (float)threshold) {
+        /* By the logits, which tell apart what rounds to the same probability. */
+        a->label = positive_label == 0 ? 1 : 0;
+        for (int32_t i = a->label + 1; i < n; i++)
+            if (i != positive_label && a->logits[i] > a->logits[a->label])
+                a->label = i;
+    }
+    a->score = a->probs[a->label];
+}
+
 void answer_free(struct answer *a) {
     if (!a)
         return;

@@ -48,7 +48,8 @@ enum status answer_make(const struct model_config *config, const struct windows 
 void answer_free(struct answer *a);
 
 /* Labels by a threshold: positive_label when its probability is at least threshold, else
- * the best of the others (of one-label models nothing changes, nor when threshold is NAN).
+ * the best of the others (regression and one-label models stay as they are, and so does
+ * everything when threshold is NAN).
  * The score becomes the new label's probability. */
 void answer_apply_threshold(const struct model_config *config, int32_t positive_label,
                             double threshold, struct answer *a);

@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "model/answer.h"
 #include "model/windows.h"
+#include "server/answer_json.h"
 
 /* Reader, engine and writer hold one each, and one is on its way. */
 #define N_CHUNKS 4
@@ -367,72 +368,22 @@ static enum status run_engine(struct bulk *b, struct error *err) {
     return status;
 }
 
-static enum status write_entities(const struct answer *a, const char *text,
-                                  struct buffer *out, struct error *err) {
-    enum status status = buffer_printf(out, err, ",\"entities\":[");
-    for (int32_t i = 0; i < a->n_entities && status == STATUS_OK; i++) {
-        const struct entity *e = &a->entities[i];
-        status = buffer_printf(out, err, "%s{\"type\":", i ? "," : "");
-        if (status == STATUS_OK)
-            status = json_append_string(out, e->type, strlen(e->type), err);
-        if (status == STATUS_OK)
-            status = buffer_printf(out, err, ",\"text\":");
-        if (status == STATUS_OK)
-            status = json_append_string(out, text + e->begin_byte,
-                                        e->end_byte - e->begin_byte, err);
-        if (status == STATUS_OK)
-            status = buffer_printf(
-                out, err, ",\"begin\":%u,\"end\":%u,\"score\":", e->begin, e->end);
-        if (status == STATUS_OK)
-            status = json_append_float(out, e->score, err);
-        if (status == STATUS_OK)
-            status = buffer_append(out, "}", 1, err);
-    }
-    return status == STATUS_OK ? buffer_append(out, "]", 1, err) : status;
-}
-
-static enum status write_probs(const struct model_config *config,
-                               const struct answer *a, struct buffer *out,
-                               struct error *err) {
-    enum status status = buffer_printf(out, err, ",\"probs\":{");
-    for (int32_t i = 0; i < config->n_labels && status == STATUS_OK; i++) {
-        if (i)
-            status = buffer_append(out, ",", 1, err);
-        if (status == STATUS_OK)
-            status = json_append_string(out, config->labels[i],
-                                        strlen(config->labels[i]), err);
-        if (status == STATUS_OK)
-            status = buffer_append(out, ":", 1, err);
-        if (status == STATUS_OK)
-            status = json_append_float(out, a->probs[i], err);
-    }
-    return status == STATUS_OK ? buffer_append(out, "}", 1, err) : status;
-}
-
-/* {"label":…} behind the id of one answer. */
+/* The members behind the id of one answer. */
 static enum status write_answer(struct bulk *b, const struct item *item,
                                 const struct answer *a, const char *text,
                                 struct buffer *out, struct error *err) {
-    const struct model_config *config = &b->options->bundle->config;
-    const char *label = config->labels[a->label];
-    enum status status = buffer_printf(out, err, ",\"label\":");
+    const struct bulk_options *o = b->options;
+    const struct windows *w = &item->windows;
+    enum status status = buffer_append(out, ",", 1, err);
     if (status == STATUS_OK)
-        status = json_append_string(out, label, strlen(label), err);
-    if (status == STATUS_OK)
-        status = buffer_printf(out, err, ",\"score\":");
-    if (status == STATUS_OK)
-        status = json_append_float(out, a->score, err);
-    if (status == STATUS_OK)
-        status = write_probs(config, a, out, err);
-    if (status == STATUS_OK)
-        status =
-            buffer_printf(out, err, ",\"tokens\":%d,\"windows\":%d,\"truncated\":%s",
-                          item->windows.n_tokens, item->windows.n_windows,
-                          item->windows.is_truncated ? "true" : "false");
-    if (status == STATUS_OK && b->options->wants_entities)
-        status = write_entities(a, text, out, err);
-    b->summary.n_positive += a->label == b->options->bundle->positive_label;
-    b->summary.n_truncated += item->windows.is_truncated;
+        status = answer_json_write(&o->bundle->config, a, text, item->text_bytes,
+                                   o->wants_entities, out, err);
+    if (status == STATUS_OK && w->n_windows > 1)
+        status = buffer_printf(out, err, ",\"windows\":%d", w->n_windows);
+    if (status == STATUS_OK && w->is_truncated)
+        status = buffer_printf(out, err, ",\"truncated\":true");
+    b->summary.n_positive += a->label == o->bundle->positive_label;
+    b->summary.n_truncated += w->is_truncated;
     return status;
 }
 

@@ -342,6 +342,60 @@ static void many_entities(void **state) {
     answer_free(&a);
 }
 
+static struct answer answer_with(float *probs, float *logits, int32_t label) {
+    return (struct answer){
+        .label = label, .score = probs[label], .probs = probs, .logits = logits};
+}
+
+static void a_threshold_moves_the_label(void **state) {
+    (void)state;
+    struct model_config config = config_of(PROBLEM_SINGLE_LABEL, 3);
+    float logits[3] = {1, 2, 3}, probs[3] = {0.1f, 0.6f, 0.3f};
+    static const struct {
+        double threshold;
+        int32_t label;
+    } rows[] = {{0, 1}, {0.59, 1}, {0.6, 1}, {0.6001, 2}, {1, 2}, {NAN, 1}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct answer a = answer_with(probs, logits, 1);
+        answer_apply_threshold(&config, 1, rows[i].threshold, &a);
+        assert_int_equal(a.label, rows[i].label);
+        assert_true(a.score == probs[rows[i].label]);
+    }
+    /* A label that was not the best becomes the answer. */
+    struct answer a = answer_with(probs, logits, 2);
+    answer_apply_threshold(&config, 0, 0.05, &a);
+    assert_int_equal(a.label, 0);
+    assert_true(a.score == 0.1f);
+    answer_apply_threshold(&config, 0, 0.5, &a);
+    assert_int_equal(a.label, 2);
+}
+
+/* Probabilities that round to the same float are told apart by their logits. */
+static void a_threshold_leaves_the_best_of_the_others(void **state) {
+    (void)state;
+    struct model_config config = config_of(PROBLEM_MULTI_LABEL, 3);
+    float logits[3] = {40, -1, 50}, probs[3] = {1, 0.27f, 1};
+    struct answer a = answer_with(probs, logits, 1);
+    answer_apply_threshold(&config, 1, 0.5, &a);
+    assert_int_equal(a.label, 2);
+}
+
+static void a_threshold_needs_two_labels(void **state) {
+    (void)state;
+    struct model_config config = config_of(PROBLEM_REGRESSION, 1);
+    float value = -2;
+    struct answer a = answer_with(&value, &value, 0);
+    answer_apply_threshold(&config, 0, 0.5, &a);
+    assert_int_equal(a.label, 0);
+    assert_true(a.score == -2);
+    config = config_of(PROBLEM_SINGLE_LABEL, 2);
+    float logits[2] = {2, 1}, probs[2] = {0.7f, 0.3f};
+    a = answer_with(probs, logits, 0);
+    answer_apply_threshold(&config, -1, 0.1, &a);
+    answer_apply_threshold(&config, 2, 0.1, &a);
+    assert_int_equal(a.label, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(softmax_is_stable),
@@ -359,6 +413,9 @@ int main(void) {
         cmocka_unit_test(broken_utf8_stays_inside),
         cmocka_unit_test(overlapping_windows_give_no_doubles),
         cmocka_unit_test(many_entities),
+        cmocka_unit_test(a_threshold_moves_the_label),
+        cmocka_unit_test(a_threshold_leaves_the_best_of_the_others),
+        cmocka_unit_test(a_threshold_needs_two_labels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
