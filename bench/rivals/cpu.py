@@ -196,8 +196,8 @@ def vigil_commands(options, ids):
     for row in ROWS:
         model = quantised if row == "int8" else checkpoint
         commands[f"vigil-{row}"] = (row, [
-            options.vigil, "bench", "--engine", "--turns", "--model", model, "--dtype", row,
-            "--threads", str(options.threads), "--file", ids])
+            options.vigil, "bench", "--interactive", ids, "--model", model, "--dtype", row,
+            "--threads", str(options.threads)])
     return commands
 
 
