@@ -27,9 +27,9 @@ struct token_span {
 };
 
 struct encoding {
-    size_t n_tokens;      /* written, [CLS] and [SEP] included */
-    size_t n_unknown;     /* of these, how many are [UNK] */
-    bool is_truncated;    /* there was more text than cap_tokens could hold */
+    size_t n_tokens;   /* written, [CLS] and [SEP] included */
+    size_t n_unknown;  /* of these, how many are [UNK] */
+    bool is_truncated; /* there was more text than cap_tokens could hold */
 };
 
 /* Reads `vocab.txt` with `tokenizer_config.json` (do_lower_case, strip_accents,

@@ -12,13 +12,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define UNICODE_CONTROL 1      /* cleaned away: Cc Cf Co Cs, U+0000, U+FFFD */
-#define UNICODE_SPACE 2        /* \t \n \r Zs Zl Zp */
-#define UNICODE_PUNCTUATION 4  /* P*, and all ASCII signs */
-#define UNICODE_CJK 8          /* an ideograph: gets spaces round it */
-#define UNICODE_MARK 16        /* Mn: stripped with the accents */
-#define UNICODE_HANGUL 32      /* a syllable: decomposed by arithmetic */
-#define UNICODE_DOTTED 64      /* U+0130: its lower case is followed by U+0307 */
+#define UNICODE_CONTROL 1     /* cleaned away: Cc Cf Co Cs, U+0000, U+FFFD */
+#define UNICODE_SPACE 2       /* \t \n \r Zs Zl Zp */
+#define UNICODE_PUNCTUATION 4 /* P*, and all ASCII signs */
+#define UNICODE_CJK 8         /* an ideograph: gets spaces round it */
+#define UNICODE_MARK 16       /* Mn: stripped with the accents */
+#define UNICODE_HANGUL 32     /* a syllable: decomposed by arithmetic */
+#define UNICODE_DOTTED 64     /* U+0130: its lower case is followed by U+0307 */
 
 #define UNICODE_REPLACEMENT 0xFFFD
 #define UNICODE_DOT_ABOVE 0x307
@@ -26,8 +26,8 @@
 #define UNICODE_BLOCK_SHIFT 7
 
 struct unicode_record {
-    int32_t lower;          /* add it to get the lower case */
-    uint16_t decomposition; /* full canonical, in unicode_decompositions */
+    int32_t lower;           /* add it to get the lower case */
+    uint16_t decomposition;  /* full canonical, in unicode_decompositions */
     uint8_t n_decomposition; /* 0: it is its own */
     uint8_t combining_class;
     uint8_t flags;

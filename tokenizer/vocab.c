@@ -75,8 +75,9 @@ static enum status add_piece(struct vocab *v, int32_t id, struct error *err) {
     if (n == 0)
         return error_set(err, STATUS_INVALID, "entry %d is empty", id + 1);
     if (n > VOCAB_MAX_TOKEN_BYTES)
-        return error_set(err, STATUS_LIMIT, "entry %d has %zu bytes, over the limit of %d",
-                         id + 1, n, VOCAB_MAX_TOKEN_BYTES);
+        return error_set(err, STATUS_LIMIT,
+                         "entry %d has %zu bytes, over the limit of %d", id + 1, n,
+                         VOCAB_MAX_TOKEN_BYTES);
     for (size_t i = 0; i < n; i++) {
         uint32_t next = vocab_step(v, node, (uint8_t)text[i]);
         if (next == 0) {
@@ -88,8 +89,8 @@ static enum status add_piece(struct vocab *v, int32_t id, struct error *err) {
         node = next;
     }
     if (v->node_ids[node] >= 0)
-        return error_set(err, STATUS_INVALID, "entry %d is the same as entry %d", id + 1,
-                         v->node_ids[node] + 1);
+        return error_set(err, STATUS_INVALID, "entry %d is the same as entry %d",
+                         id + 1, v->node_ids[node] + 1);
     v->node_ids[node] = id;
     return STATUS_OK;
 }
@@ -115,8 +116,8 @@ static bool word_key(const char *text, uint64_t key[2]) {
     size_t n = 0;
     for (; text[n]; n++) {
         char c = text[n];
-        bool is_word_char = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-                            (c >= 'A' && c <= 'Z');
+        bool is_word_char =
+            (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
         if (n == 15 || !is_word_char)
             return false;
         padded[n] = c;

@@ -183,8 +183,8 @@ static const struct added_token *find_added(const struct scan *s, const uint8_t 
 struct mark_reader {
     const uint8_t *p; /* the next character */
     uint32_t n_continuation;
-    uint32_t at;             /* of the character that the elements are of */
-    uint32_t n_read;         /* characters read that are not cleaned away */
+    uint32_t at;     /* of the character that the elements are of */
+    uint32_t n_read; /* characters read that are not cleaned away */
     uint32_t n_elements, next_element;
     uint32_t elements[UNICODE_MAX_DECOMPOSITION];
 };

@@ -39,10 +39,11 @@ struct tokenizer {
     bool is_lower, is_stripped, is_cjk_spaced;
     uint32_t max_word_chars; /* a longer word is [UNK] */
     uint32_t cap_fast_bytes; /* the longest word that the scanner may finish; 0: none */
-    uint32_t continuation;   /* trie node behind "##"; WORDPIECE_NO_NODE: no such piece */
-    uint8_t classes[256];    /* enum byte_class */
+    uint32_t continuation; /* trie node behind "##"; WORDPIECE_NO_NODE: no such piece */
+    uint8_t classes[256];  /* enum byte_class */
     uint8_t is_added_first[256];
-    int32_t ascii_ids[128]; /* tokens of one ASCII character, unk_id where there is none */
+    int32_t
+        ascii_ids[128]; /* tokens of one ASCII character, unk_id where there is none */
     struct added_token added[WORDPIECE_MAX_ADDED];
     size_t n_added;
 };
