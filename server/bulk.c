@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -28,6 +30,8 @@ struct item {
     size_t id_at, id_bytes; /* in the chunk's arena */
     size_t text_at, text_bytes;
     size_t error_at; /* NUL-terminated; 0: none */
+    enum status error_status;
+    uint64_t number; /* of the line or row */
     size_t first_window, first_token;
 };
 
@@ -40,6 +44,7 @@ struct chunk {
     struct chunk *next;
     struct item items[CHUNK_ITEMS];
     size_t n_items, n_windows, n_tokens;
+    uint64_t input_bytes; /* of the input, up to the end of this chunk */
     struct buffer arena;
     struct sequence *sequences; /* [n_windows] */
     float *logits;              /* [n_windows, n_labels] */
@@ -108,13 +113,17 @@ static void channel_close(struct channel *c) {
     pthread_mutex_unlock(&c->lock);
 }
 
-/* Notes the first failure and lets every thread come to its end. */
+/* Notes the first failure and lets every thread come to its end, also a reader that waits
+ * for input. */
 static void fail(struct bulk *b, const struct error *err) {
     pthread_mutex_lock(&b->lock);
     if (b->failure.status == STATUS_OK)
         b->failure = *err;
     pthread_mutex_unlock(&b->lock);
     channel_close(&b->empty);
+    if (b->options->stop_fd >= 0 && eventfd_write(b->options->stop_fd, 1) != 0) {
+        /* The reader then ends with its next record. */
+    }
 }
 
 static bool has_failed(struct bulk *b) {
@@ -156,9 +165,10 @@ static enum status chunk_copy(struct chunk *c, const char *data, size_t n_bytes,
     return buffer_append(&c->arena, data, n_bytes, err);
 }
 
-static enum status item_refuse(struct chunk *c, struct item *item, const char *why,
-                               struct error *err) {
-    return chunk_copy(c, why, strlen(why) + 1, &item->error_at, err);
+static enum status item_refuse(struct chunk *c, struct item *item,
+                               const struct error *why, struct error *err) {
+    item->error_status = why->status;
+    return chunk_copy(c, why->message, strlen(why->message) + 1, &item->error_at, err);
 }
 
 /* Puts one record, tokenized, into the chunk. */
@@ -170,17 +180,20 @@ static enum status chunk_add(const struct bulk *b, struct chunk *c,
     if (status != STATUS_OK)
         return status;
     item->id_bytes = record->id_bytes;
+    item->number = record->number;
     c->n_items++;
     if (record->error.status != STATUS_OK)
-        return item_refuse(c, item, record->error.message, err);
+        return item_refuse(c, item, &record->error, err);
     const struct bulk_options *o = b->options;
     status = windows_make(o->bundle->tokenizer, o->bundle->config.max_positions,
                           record->text, record->text_bytes, o->truncate, &item->windows,
                           err);
     if (status == STATUS_NO_MEMORY)
         return status;
-    if (status != STATUS_OK)
-        return item_refuse(c, item, err->message, err);
+    if (status != STATUS_OK) {
+        struct error why = *err;
+        return item_refuse(c, item, &why, err);
+    }
     item->first_window = c->n_windows;
     item->first_token = c->n_tokens;
     c->n_windows += (size_t)item->windows.n_windows;
@@ -204,6 +217,7 @@ static enum status read_chunk(struct bulk *b, struct chunk *c, bool *is_end,
         if (status == STATUS_OK)
             status = chunk_add(b, c, &record, err);
     }
+    c->input_bytes = records_bytes_read(b->options->records);
     *is_end = status == STATUS_NOT_FOUND || status == STATUS_CANCELLED;
     if (status == STATUS_CANCELLED) {
         pthread_mutex_lock(&b->lock);
@@ -387,12 +401,23 @@ static enum status write_answer(struct bulk *b, const struct item *item,
     return status;
 }
 
-static enum status write_error(struct bulk *b, const char *why, struct buffer *out,
+static enum status write_error(struct bulk *b, const struct item *item,
+                               enum status type, const char *why, struct buffer *out,
                                struct error *err) {
-    enum status status = buffer_printf(out, err, ",\"error\":");
-    b->summary.n_errors++;
-    return status == STATUS_OK ? json_append_string(out, why, strlen(why), err)
-                               : status;
+    bool is_csv = records_format(b->options->records) == FORMAT_CSV;
+    struct bulk_summary *summary = &b->summary;
+    if (summary->n_errors++ == 0) {
+        summary->first_error_number = item->number;
+        error_set(&summary->first_error, type, "%s", why);
+    }
+    enum status status =
+        buffer_printf(out, err, ",\"%s\":%llu,\"error\":", is_csv ? "row" : "line",
+                      (unsigned long long)item->number);
+    if (status == STATUS_OK)
+        status = json_append_string(out, why, strlen(why), err);
+    return status == STATUS_OK
+               ? buffer_printf(out, err, ",\"error_type\":\"%s\"", status_name(type))
+               : status;
 }
 
 static enum status write_item(struct bulk *b, const struct chunk *c,
@@ -407,7 +432,8 @@ static enum status write_item(struct bulk *b, const struct chunk *c,
         return status;
     b->summary.n_records++;
     if (item->error_at) {
-        status = write_error(b, arena + item->error_at, out, err);
+        status =
+            write_error(b, item, item->error_status, arena + item->error_at, out, err);
     } else {
         size_t n_labels = (size_t)bundle->config.n_labels;
         size_t n_tags = (size_t)bundle->config.n_tag_labels;
@@ -423,18 +449,26 @@ static enum status write_item(struct bulk *b, const struct chunk *c,
             status = write_answer(b, item, &a, arena + item->text_at, out, err);
             answer_free(&a);
         } else {
-            status = write_error(b, why.message, out, err);
+            status = write_error(b, item, why.status, why.message, out, err);
         }
     }
     return status == STATUS_OK ? buffer_append(out, "}\n", 2, err) : status;
 }
 
+/* A reader that has gone is no fault of ours: STATUS_CANCELLED. */
 static enum status write_all(int fd, const char *data, size_t n_bytes,
                              struct error *err) {
     while (n_bytes) {
         ssize_t n = write(fd, data, n_bytes);
+        if (n < 0 && errno == EAGAIN) {
+            struct pollfd ready = {.fd = fd, .events = POLLOUT};
+            poll(&ready, 1, -1);
+            continue;
+        }
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EPIPE)
+            return error_set(err, STATUS_CANCELLED, "nobody reads the answers");
         if (n < 0)
             return error_set(err, STATUS_IO, "cannot write the answers: %s",
                              strerror(errno));
@@ -452,6 +486,7 @@ static enum status write_chunk(struct bulk *b, const struct chunk *c,
         status = write_item(b, c, &c->items[i], out, err);
     if (status == STATUS_OK)
         status = write_all(b->options->out_fd, out->data, out->n_bytes, err);
+    b->summary.input_bytes = c->input_bytes;
     if (status == STATUS_OK && b->options->on_progress)
         b->options->on_progress(b->options->context, &b->summary);
     return status;
@@ -531,7 +566,7 @@ enum status bulk_run(const struct bulk_options *options, struct bulk_summary *su
     if (is_writing)
         pthread_join(writer_thread, NULL);
     b.summary.n_tokens = b.n_tokens;
-    b.summary.is_interrupted = b.is_interrupted;
+    b.summary.is_interrupted = b.is_interrupted && b.failure.status == STATUS_OK;
     *summary = b.summary;
     if (status == STATUS_OK && b.failure.status != STATUS_OK) {
         *err = b.failure;

@@ -27,6 +27,9 @@ struct bulk_summary {
     uint64_t n_positive; /* labelled bundle.positive_label */
     uint64_t n_tokens;   /* the engine's, overlap of windows included */
     uint64_t n_truncated;
+    uint64_t input_bytes;     /* of the input, that were read for what is written */
+    struct error first_error; /* of a record; its line or row: */
+    uint64_t first_error_number;
     bool is_interrupted; /* the records were woken: what was read is written */
 };
 
@@ -34,6 +37,8 @@ struct bulk_options {
     struct records *records;
     struct bundle *bundle;
     int out_fd;
+    int stop_fd; /* an eventfd, the wake_fd of the records: written to on failure, so that
+                    the reader stops waiting for input; -1: none */
     int32_t batch_tokens; /* 0: as many as the engine takes */
     double threshold;     /* NAN: the most probable label wins */
     bool wants_entities;
@@ -43,7 +48,8 @@ struct bulk_options {
     void *context;
 };
 
-/* Runs until the input ends. *summary is filled also on failure. */
+/* Runs until the input ends. *summary is filled also on failure. STATUS_CANCELLED when
+ * whoever read the answers has gone (SIGPIPE has to be ignored). */
 enum status bulk_run(const struct bulk_options *options, struct bulk_summary *summary,
                      struct error *err);
 

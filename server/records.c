@@ -37,9 +37,14 @@ struct records {
     size_t text_column, id_column, n_columns;
 };
 
-/* Reads more input when there is none left; at the end of input at == end stays. */
-static enum status fill(struct records *r, struct error *err) {
-    while (r->at == r->end && !r->is_end) {
+static bool is_woken(const struct records *r) {
+    struct pollfd fd = {.fd = r->options.wake_fd, .events = POLLIN};
+    return fd.fd >= 0 && poll(&fd, 1, 0) > 0;
+}
+
+/* Reads once, behind what is there; is_end when there is no more. */
+static enum status read_more(struct records *r, struct error *err) {
+    for (;;) {
         struct pollfd fds[2] = {{.fd = r->fd, .events = POLLIN},
                                 {.fd = r->options.wake_fd, .events = POLLIN}};
         if (poll(fds, 2, -1) < 0 && errno != EINTR)
@@ -49,18 +54,25 @@ static enum status fill(struct records *r, struct error *err) {
             return error_set(err, STATUS_CANCELLED, "interrupted");
         if (!fds[0].revents)
             continue;
-        ssize_t n = read(r->fd, r->input, INPUT_BYTES);
+        ssize_t n = read(r->fd, r->input + r->end, INPUT_BYTES - r->end);
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (n < 0)
             return error_set(err, STATUS_IO, "cannot read %s: %s", r->name,
                              strerror(errno));
-        r->at = 0;
-        r->end = (size_t)n;
+        r->end += (size_t)n;
         r->n_read += (uint64_t)n;
         r->is_end = n == 0;
+        return STATUS_OK;
     }
-    return STATUS_OK;
+}
+
+/* Reads more input when there is none left; at the end of input at == end stays. */
+static enum status fill(struct records *r, struct error *err) {
+    if (r->at < r->end || r->is_end)
+        return STATUS_OK;
+    r->at = r->end = 0;
+    return read_more(r, err);
 }
 
 bool records_would_wait(const struct records *r) {
@@ -423,6 +435,8 @@ enum status records_next(struct records *r, struct record *out, struct error *er
     memset(out, 0, sizeof *out);
     json_decref(r->json);
     r->json = NULL;
+    if (is_woken(r))
+        return error_set(err, STATUS_CANCELLED, "interrupted");
     switch (r->format) {
     case FORMAT_JSONL:
         return next_json(r, out, err);
@@ -485,9 +499,12 @@ static enum record_format guess(const struct records *r) {
 
 /* Looks at the first bytes: skips a byte-order mark, knows what is no text at all. */
 static enum status look(struct records *r, struct error *err) {
-    enum status status = fill(r, err);
-    if (status != STATUS_OK)
-        return status;
+    /* The first line whole, however small the pieces that it comes in. */
+    while (!r->is_end && r->end < INPUT_BYTES && !memchr(r->input, '\n', r->end)) {
+        enum status status = read_more(r, err);
+        if (status != STATUS_OK)
+            return status;
+    }
     const unsigned char *p = (const unsigned char *)r->input;
     if (r->end >= 3 && p[0] == 0xEF && p[1] == 0xBB && p[2] == 0xBF)
         r->at = 3;
@@ -559,7 +576,7 @@ enum record_format records_format(const struct records *r) {
 }
 
 uint64_t records_bytes_read(const struct records *r) {
-    return r->n_read;
+    return r->n_read - (r->end - r->at);
 }
 
 uint64_t records_size(const struct records *r) {

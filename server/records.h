@@ -60,7 +60,7 @@ enum status records_next(struct records *r, struct record *out, struct error *er
 bool records_would_wait(const struct records *r);
 
 enum record_format records_format(const struct records *r);
-uint64_t records_bytes_read(const struct records *r);
-uint64_t records_size(const struct records *r); /* of a regular file, else 0 */
+uint64_t records_bytes_read(const struct records *r); /* up to the last record */
+uint64_t records_size(const struct records *r);       /* of a regular file, else 0 */
 
 #endif
