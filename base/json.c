@@ -10,7 +10,6 @@
 #include "base/json.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -321,26 +320,6 @@ static enum status scan_document(struct scan *s) {
     return STATUS_OK;
 }
 
-/* jansson 2.14 does not check every allocation: where its buffer cannot grow, a byte of a
- * string or number is left out. So its calls for memory go through here, and what it made
- * while one of them failed is not used. */
-static _Thread_local bool is_short_of_memory;
-
-static void *allocate(size_t n_bytes) {
-    void *block = malloc(n_bytes);
-    if (!block)
-        is_short_of_memory = true;
-    return block;
-}
-
-static void release(void *block) {
-    free(block);
-}
-
-static void watch_jansson(void) {
-    json_set_alloc_funcs(allocate, release);
-}
-
 /* jansson's message quotes the text, so only its code is used. */
 static enum status refused(const json_error_t *e, struct error *err) {
     int at = e->position;
@@ -359,6 +338,21 @@ static enum status refused(const json_error_t *e, struct error *err) {
     }
 }
 
+struct source {
+    const char *text;
+    size_t n_bytes;
+    json_t **out;
+};
+
+static enum status load(void *context, struct error *err) {
+    const struct source *source = context;
+    json_error_t e;
+    *source->out =
+        json_loadb(source->text, source->n_bytes,
+                   JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+    return *source->out ? STATUS_OK : refused(&e, err);
+}
+
 enum status json_parse(const char *text, size_t n_bytes,
                        const struct json_limits *limits, json_t **out,
                        struct error *err) {
@@ -367,26 +361,14 @@ enum status json_parse(const char *text, size_t n_bytes,
                      .limits = limits,
                      .surrogate_at = NOWHERE,
                      .err = err};
+    struct source source = {text, n_bytes, out};
     *out = NULL;
     if (n_bytes > limits->max_bytes)
         return error_set(err, STATUS_LIMIT,
                          "JSON of %zu bytes is over the limit of %zu", n_bytes,
                          limits->max_bytes);
     enum status status = scan_document(&s);
-    if (status != STATUS_OK)
-        return status;
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, watch_jansson);
-    json_error_t e;
-    is_short_of_memory = false;
-    *out = json_loadb(text, n_bytes,
-                      JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
-    if (is_short_of_memory) {
-        json_decref(*out);
-        *out = NULL;
-        return error_set(err, STATUS_NO_MEMORY, "no memory to parse JSON");
-    }
-    return *out ? STATUS_OK : refused(&e, err);
+    return status == STATUS_OK ? json_guard(load, &source, err) : status;
 }
 
 /* ---- appending ---- */

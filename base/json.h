@@ -27,9 +27,19 @@ struct json_limits {
  * On success *out is a new reference owned by the caller (json_decref).
  * STATUS_INVALID      malformed: the message says what and at which byte, never the text
  * STATUS_UNSUPPORTED  well-formed, but holds a lone surrogate (\ud800)
- * STATUS_LIMIT        over a limit: which one, its value */
-enum status json_parse(const char *text, size_t n_bytes, const struct json_limits *limits,
-                       json_t **out, struct error *err);
+ * STATUS_LIMIT        over a limit: which one, its value
+ * STATUS_NO_MEMORY */
+enum status json_parse(const char *text, size_t n_bytes,
+                       const struct json_limits *limits, json_t **out,
+                       struct error *err);
+
+/* Runs work, in which jansson is safe when memory runs out: then work is left at once, all
+ * that jansson allocated in it is freed, and the status is STATUS_NO_MEMORY. So whatever
+ * else work owns while it calls jansson must hang on context, and a value from outside that
+ * it changes is lost. Guards nest; the outermost serves. json_parse needs none.
+ * What json_dumps returns is jansson's, not for free(): use json_dump_callback. */
+enum status json_guard(enum status (*work)(void *context, struct error *err),
+                       void *context, struct error *err);
 
 struct buffer;
 /* Appends text as a JSON string with its quotes; text is UTF-8 and may hold NUL; invalid

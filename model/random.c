@@ -162,7 +162,8 @@ static enum status make_vocabulary(int64_t n, struct buffer *b, struct error *er
             if ((c < 'A' || c > 'Z') && (is_word || !piece))
                 status = append_line(b, &n, err, piece ? "##" : "", &c, 1);
         }
-    for (size_t n_letters = 2, n_words = 26 * 26; n > 0; n_letters++, n_words *= 26)
+    for (size_t n_letters = 2, n_words = 26 * 26; status == STATUS_OK && n > 0;
+         n_letters++, n_words *= 26)
         for (size_t w = 0; status == STATUS_OK && n > 0 && w < n_words; w++) {
             char word[8];
             for (size_t i = 0, rest = w; i < n_letters; i++, rest /= 26)

@@ -22,6 +22,7 @@
 #define INT8_MAX_VALUE 127 /* symmetric: -128 is not used */
 #define SCALE_SUFFIX "_scale"
 #define MAX_COPIED_BYTES ((size_t)64 << 20)
+#define MAX_CONFIG_BYTES ((size_t)1 << 20)
 
 enum treatment { TO_INT8, TO_F32, AS_IT_IS, DROPPED };
 
@@ -227,48 +228,71 @@ static void work_free(struct work *w) {
     safetensors_close(&w->source);
 }
 
-/* The source's config.json with what was done to the weights added. */
-static enum status write_config(const char *src_dir, struct file_writer *out,
-                                const struct work *w, struct error *err) {
-    static const struct json_limits limits = {.max_bytes = 1 << 20,
+struct config_work {
+    const char *src_dir;
+    const struct work *w;
+    char *text;            /* of the source's config.json */
+    struct buffer written; /* the new one */
+    enum status status;    /* of writing it */
+    struct error *err;
+};
+
+/* jansson does not look at every result of it either, so the first failure is kept. */
+static int append_written(const char *text, size_t n_bytes, void *context) {
+    struct config_work *c = context;
+    if (c->status == STATUS_OK)
+        c->status = buffer_append(&c->written, text, n_bytes, c->err);
+    return c->status == STATUS_OK ? 0 : -1;
+}
+
+/* The source's config.json with what was done to the weights added. Under json_guard. */
+static enum status make_config(void *context, struct error *err) {
+    static const struct json_limits limits = {.max_bytes = MAX_CONFIG_BYTES,
                                               .max_depth = 8,
                                               .max_values = 16384,
                                               .max_key_bytes = 256};
+    struct config_work *c = context;
     char path[FILE_PATH_BYTES];
-    char *text = NULL, *written = NULL;
     json_t *root = NULL;
     size_t n_bytes;
-    enum status status = file_path(path, src_dir, "config.json", err);
+    enum status status = file_path(path, c->src_dir, "config.json", err);
     if (status != STATUS_OK ||
-        (status = file_read(path, limits.max_bytes, &text, &n_bytes, err)) !=
+        (status = file_read(path, limits.max_bytes, &c->text, &n_bytes, err)) !=
             STATUS_OK ||
-        (status = json_parse(text, n_bytes, &limits, &root, err)) != STATUS_OK)
-        goto out;
+        (status = json_parse(c->text, n_bytes, &limits, &root, err)) != STATUS_OK)
+        return status;
     if (json_object_get(root, "quantization_config")) {
-        status = error_set(err, STATUS_INVALID, "%s is quantised already", src_dir);
-        goto out;
+        json_decref(root);
+        return error_set(err, STATUS_INVALID, "%s is quantised already", c->src_dir);
     }
     json_t *kept = json_array();
-    bool is_whole = kept != NULL;
-    for (size_t i = 0; i < w->n_keep; i++)
-        is_whole &= json_array_append_new(kept, json_string(w->keep[i])) == 0;
-    json_t *quantization =
-        json_pack("{s:s, s:i, s:b, s:s, s:s, s:o}", "quant_method", "vigil-int8",
-                  "bits", 8, "symmetric", 1, "granularity", "row", "scale_suffix",
-                  SCALE_SUFFIX, "kept", kept);
-    is_whole &= json_object_set_new(root, "quantization_config", quantization) == 0;
-    if (!is_whole ||
-        !(written = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)))) {
-        status = error_set(err, STATUS_NO_MEMORY, "no memory to write config.json");
-        goto out;
-    }
-    status = file_write(out, written, strlen(written), err);
-    if (status == STATUS_OK)
-        status = file_write(out, "\n", 1, err);
-out:
-    free(written);
-    free(text);
+    for (size_t i = 0; i < c->w->n_keep; i++)
+        json_array_append_new(kept, json_string(c->w->keep[i]));
+    json_object_set_new(root, "quantization_config",
+                        json_pack("{s:s, s:i, s:b, s:s, s:s, s:o}", "quant_method",
+                                  "vigil-int8", "bits", 8, "symmetric", 1,
+                                  "granularity", "row", "scale_suffix", SCALE_SUFFIX,
+                                  "kept", kept));
+    int rc = json_dump_callback(root, append_written, c,
+                                JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    status = append_written("\n", 1, c) == 0 ? STATUS_OK : c->status;
+    if (rc != 0 && status == STATUS_OK)
+        status = error_set(err, STATUS_INTERNAL, "cannot write config.json");
     json_decref(root);
+    return status;
+}
+
+static enum status write_config(const char *src_dir, struct file_writer *out,
+                                const struct work *w, struct error *err) {
+    struct config_work c = {.src_dir = src_dir,
+                            .w = w,
+                            .err = err,
+                            .written = {.max_bytes = 2 * MAX_CONFIG_BYTES}};
+    enum status status = json_guard(make_config, &c, err);
+    if (status == STATUS_OK)
+        status = file_write(out, c.written.data, c.written.n_bytes, err);
+    free(c.text);
+    buffer_free(&c.written);
     return status;
 }
 
