@@ -171,20 +171,17 @@ static enum status item_refuse(struct chunk *c, struct item *item,
     return chunk_copy(c, why->message, strlen(why->message) + 1, &item->error_at, err);
 }
 
-/* Puts one record, tokenized, into the chunk. */
-static enum status chunk_add(const struct bulk *b, struct chunk *c,
+/* One record, tokenized, or why it could not be. */
+static enum status item_fill(const struct bulk *b, struct chunk *c, struct item *item,
                              const struct record *record, struct error *err) {
-    struct item *item = &c->items[c->n_items];
-    memset(item, 0, sizeof *item);
+    const struct bulk_options *o = b->options;
     enum status status = chunk_copy(c, record->id, record->id_bytes, &item->id_at, err);
     if (status != STATUS_OK)
         return status;
     item->id_bytes = record->id_bytes;
     item->number = record->number;
-    c->n_items++;
     if (record->error.status != STATUS_OK)
         return item_refuse(c, item, &record->error, err);
-    const struct bulk_options *o = b->options;
     status = windows_make(o->bundle->tokenizer, o->bundle->config.max_positions,
                           record->text, record->text_bytes, o->truncate, &item->windows,
                           err);
@@ -194,14 +191,28 @@ static enum status chunk_add(const struct bulk *b, struct chunk *c,
         struct error why = *err;
         return item_refuse(c, item, &why, err);
     }
-    item->first_window = c->n_windows;
-    item->first_token = c->n_tokens;
-    c->n_windows += (size_t)item->windows.n_windows;
-    c->n_tokens += (size_t)item->windows.n_ids;
     if (!b->wants_tags)
         return STATUS_OK;
     item->text_bytes = record->text_bytes;
     return chunk_copy(c, record->text, record->text_bytes, &item->text_at, err);
+}
+
+/* Puts one record into the chunk, whole or not at all. */
+static enum status chunk_add(const struct bulk *b, struct chunk *c,
+                             const struct record *record, struct error *err) {
+    struct item *item = &c->items[c->n_items];
+    memset(item, 0, sizeof *item);
+    enum status status = item_fill(b, c, item, record, err);
+    if (status != STATUS_OK) {
+        windows_free(&item->windows);
+        return status;
+    }
+    item->first_window = c->n_windows;
+    item->first_token = c->n_tokens;
+    c->n_windows += (size_t)item->windows.n_windows;
+    c->n_tokens += (size_t)item->windows.n_ids;
+    c->n_items++;
+    return STATUS_OK;
 }
 
 /* Fills a chunk: *is_end when there is nothing behind it. */
