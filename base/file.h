@@ -22,7 +22,8 @@
 
 #include "base/status.h"
 
-#define FILE_PATH_BYTES 2048 /* longest path, its NUL included; paths live on the stack */
+#define FILE_PATH_BYTES                                                                \
+    2048 /* longest path, its NUL included; paths live on the stack */
 
 /* Reads a whole file into a private block, 64-byte aligned, with a NUL behind its last byte
  * that *n_bytes does not count. *out is owned by the caller, freed with free(). */

@@ -19,18 +19,18 @@
 #include "base/status.h"
 
 enum option_type {
-    OPTION_FLAG,   /* bool; --name, --no-name */
-    OPTION_STRING, /* const char *, points into argv, the environment or kept memory */
-    OPTION_INTEGER,/* int64_t in [min, max] */
-    OPTION_BYTES,  /* int64_t in [min, max]; suffixes K M G (powers of 1024) */
-    OPTION_SECONDS,/* int64_t nanoseconds in [min, max] ns; "1.5", "1.5s", "250ms", "100us" */
+    OPTION_FLAG,    /* bool; --name, --no-name */
+    OPTION_STRING,  /* const char *, points into argv, the environment or kept memory */
+    OPTION_INTEGER, /* int64_t in [min, max] */
+    OPTION_BYTES,   /* int64_t in [min, max]; suffixes K M G (powers of 1024) */
+    OPTION_SECONDS, /* int64_t nanoseconds in [min, max] ns; "1.5", "1.5s", "250ms", "100us" */
     OPTION_NUMBER, /* double */
     OPTION_CHOICE  /* const char *, one of choices */
 };
 
 struct option {
-    const char *name;       /* "max-body" */
-    char letter;            /* short form, or 0 */
+    const char *name; /* "max-body" */
+    char letter;      /* short form, or 0 */
     enum option_type type;
     size_t target;          /* offsetof() in the program's options struct */
     const char *value_name; /* "BYTES"; NULL for a flag */
@@ -42,15 +42,15 @@ struct option {
 };
 
 struct program {
-    const char *name;     /* "vigil-serve"; shown as `vigil serve` */
-    const char *summary;  /* one line */
-    const char *usage;    /* "[options] [FILE]", may hold several lines */
+    const char *name;        /* "vigil-serve"; shown as `vigil serve` */
+    const char *summary;     /* one line */
+    const char *usage;       /* "[options] [FILE]", may hold several lines */
     const char *description; /* paragraphs for the man page; NULL */
     const struct option *options;
     size_t n_options;
     const char *const *examples; /* pairs: command, what it does; NULL-terminated */
     int min_arguments, max_arguments; /* positional; max -1: any number */
-    const char *argument_kind; /* for completion: "file", "directory", NULL */
+    const char *argument_kind;        /* for completion: "file", "directory", NULL */
 };
 
 #define EXIT_OK 0

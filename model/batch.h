@@ -24,8 +24,7 @@ struct batch {
     bool wants_tags;        /* token tags are asked for: the last layer runs in full */
 };
 
-static inline int32_t batch_n_tokens(const struct batch *b)
-{
+static inline int32_t batch_n_tokens(const struct batch *b) {
     return b->offsets[b->n_sequences];
 }
 

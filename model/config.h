@@ -25,17 +25,19 @@ enum problem_type {
 };
 
 struct model_config {
-    int32_t n_layers;       /* L: n_layers */
-    int32_t n_heads;        /* H: n_heads */
-    int32_t dim;            /* C: dim; n_heads * head_dim */
-    int32_t head_dim;       /* D */
-    int32_t hidden_dim;     /* F: hidden_dim */
-    int32_t vocab_size;     /* V */
-    int32_t max_positions;  /* P: max_position_embeddings */
-    int32_t n_labels;       /* from id2label, or num_labels, or 2 */
-    int32_t n_tag_labels;   /* from token_id2label; 0 when the model has no tag head */
-    enum problem_type problem_type; /* absent: 1 label is regression, else single label */
-    bool is_quantized;      /* the file holds int8 weights that `vigil model quantize` wrote */
+    int32_t n_layers;      /* L: n_layers */
+    int32_t n_heads;       /* H: n_heads */
+    int32_t dim;           /* C: dim; n_heads * head_dim */
+    int32_t head_dim;      /* D */
+    int32_t hidden_dim;    /* F: hidden_dim */
+    int32_t vocab_size;    /* V */
+    int32_t max_positions; /* P: max_position_embeddings */
+    int32_t n_labels;      /* from id2label, or num_labels, or 2 */
+    int32_t n_tag_labels;  /* from token_id2label; 0 when the model has no tag head */
+    enum problem_type
+        problem_type; /* absent: 1 label is regression, else single label */
+    bool
+        is_quantized; /* the file holds int8 weights that `vigil model quantize` wrote */
     bool has_relu_activation; /* "activation": "relu" instead of "gelu" (erf form) */
     char (*labels)[MODEL_MAX_LABEL_BYTES];     /* [n_labels] */
     char (*tag_labels)[MODEL_MAX_LABEL_BYTES]; /* [n_tag_labels] */

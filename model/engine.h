@@ -53,18 +53,17 @@ struct engine_options {
     const char *dtype;  /* NULL or "auto": int8 for a quantised checkpoint, else fp32 */
     int32_t n_threads;  /* 0: as many as the process may run on */
     int32_t max_tokens; /* 0: 1024, and at least P */
-    const int32_t *cpus; /* pin compute thread i to cpus[i % n_cpus]; NULL: do not pin */
+    const int32_t
+        *cpus; /* pin compute thread i to cpus[i % n_cpus]; NULL: do not pin */
     int32_t n_cpus;
 };
 
 static inline enum status engine_run(struct engine *e, const struct batch *batch,
-                                     float *logits, float *tags, struct error *err)
-{
+                                     float *logits, float *tags, struct error *err) {
     return e->ops->run(e, batch, logits, tags, err);
 }
 
-static inline void engine_close(struct engine *e)
-{
+static inline void engine_close(struct engine *e) {
     if (e)
         e->ops->close(e);
 }

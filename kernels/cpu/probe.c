@@ -38,9 +38,9 @@ enum { ROUNDS = 9, ROUND_NS = 20000000, STEPS = 20000, MAX_PROBE_THREADS = 256 }
     "vpaddd %%ymm" t ", %%ymm" acc ", %%ymm" acc "\n\t"
 #define QUADS                                                                          \
     QUAD("0", "9", "10")                                                               \
-    QUAD("1", "11", "12") QUAD("2", "9", "10") QUAD("3", "11", "12")                   \
-        QUAD("4", "9", "10") QUAD("5", "11", "12") QUAD("6", "9", "10")                \
-            QUAD("7", "11", "12")
+    QUAD("1", "11", "12")                                                              \
+    QUAD("2", "9", "10") QUAD("3", "11", "12") QUAD("4", "9", "10")                    \
+        QUAD("5", "11", "12") QUAD("6", "9", "10") QUAD("7", "11", "12")
 
 /* Registers are cleared first: a NaN or a subnormal in one would cost time. */
 #define CLEAR_YMM "vzeroall\n\t"
