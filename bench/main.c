@@ -3,12 +3,16 @@
  * main.c - vigil-bench: measures a server over HTTP, or the engine alone.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/options.h"
 #include "base/paths.h"
 #include "bench/affinity.h"
 #include "bench/engine.h"
+#include "bench/load.h"
+#include "bench/report.h"
+#include "bench/sweep.h"
 #include "bench/texts.h"
 
 enum { PATH_BYTES = 4096, MADE_UP_TEXTS = 512 };
@@ -19,10 +23,15 @@ struct options {
     int64_t limit;
     const char *model, *isa, *dtype;
     int64_t n_threads, n_rounds, batch_tokens, batch_texts;
+    const char *url, *route, *api_key, *svg, *arrivals;
+    int64_t n_connections, batch, duration_ns, warmup_ns, timeout_ns;
+    double rate;
+    bool is_spinning, wants_entities, is_sweep;
 };
 
 #define AT(field) offsetof(struct options, field)
 #define ENGINE "Engine"
+#define SERVER "Server"
 
 static const struct option TABLE[] = {
     {"json", 'j', OPTION_FLAG, AT(is_json), NULL, NULL, 0, 0, NULL,
@@ -31,6 +40,34 @@ static const struct option TABLE[] = {
      "take no more texts of FILE than this; 0: all", NULL},
     {"cpus", 0, OPTION_STRING, AT(cpus), "LIST", NULL, 0, 0, NULL,
      "run on these processors only: 0,2-3", NULL},
+    {"url", 'u', OPTION_STRING, AT(url), "URL", "http://127.0.0.1:8080", 0, 0, NULL,
+     "where the server is; a path in it takes the place of the route's", SERVER},
+    {"route", 'r', OPTION_CHOICE, AT(route), "NAME", "native", 0, 0,
+     "native|sagemaker|tei|huggingface", "which API to speak", SERVER},
+    {"concurrency", 'c', OPTION_INTEGER, AT(n_connections), "N", "64", 1, 20000, NULL,
+     "connections: requests under way at all times; with --rate at most", SERVER},
+    {"rate", 0, OPTION_NUMBER, AT(rate), "N", "0", 0, 0, NULL,
+     "open loop: requests a second, whether the server keeps up or not", SERVER},
+    {"arrivals", 0, OPTION_CHOICE, AT(arrivals), "HOW", "random", 0, 0, "random|even",
+     "intervals of the open loop: random ones are those of independent users", SERVER},
+    {"batch", 'b', OPTION_INTEGER, AT(batch), "N", "1", 1, 100000, NULL,
+     "texts a request", SERVER},
+    {"entities", 0, OPTION_FLAG, AT(wants_entities), NULL, NULL, 0, 0, NULL,
+     "ask for evidence spans (native route)", SERVER},
+    {"duration", 'd', OPTION_SECONDS, AT(duration_ns), "TIME", "10s", 10000000,
+     INT64_C(86400000000000), NULL, "measure for this long", SERVER},
+    {"warmup", 'w', OPTION_SECONDS, AT(warmup_ns), "TIME", "2s", 0,
+     INT64_C(3600000000000), NULL, "and first run this long without counting", SERVER},
+    {"timeout", 0, OPTION_SECONDS, AT(timeout_ns), "TIME", "30s", 1000000,
+     INT64_C(3600000000000), NULL, "give up on a request after this", SERVER},
+    {"api-key", 0, OPTION_STRING, AT(api_key), "KEY", NULL, 0, 0, NULL,
+     "sent as a bearer token; others can see it here, not in VIGIL_API_KEY", SERVER},
+    {"spin", 0, OPTION_FLAG, AT(is_spinning), NULL, NULL, 0, 0, NULL,
+     "wait without sleeping: finer latencies, but it takes a whole processor", SERVER},
+    {"sweep", 0, OPTION_FLAG, AT(is_sweep), NULL, NULL, 0, 0, NULL,
+     "rates from a tenth of what the server can do up to all of it", SERVER},
+    {"svg", 0, OPTION_STRING, AT(svg), "FILE", NULL, 0, 0, NULL,
+     "draw the sweep: latency by throughput", SERVER},
     {"engine", 'e', OPTION_FLAG, AT(is_engine), NULL, NULL, 0, 0, NULL,
      "time the engine alone, without a server", ENGINE},
     {"model", 'm', OPTION_STRING, AT(model), "DIR", NULL, 0, 0, NULL,
@@ -56,17 +93,31 @@ static const struct option TABLE[] = {
 };
 
 static const char *const EXAMPLES[] = {
+    "vigil bench --concurrency 64 texts.txt",
+    "64 requests under way at all times, one text each",
+    "vigil bench --rate 500 --duration 30s --json texts.jsonl",
+    "500 requests a second; latencies count from when each was due",
+    "vigil bench --sweep --svg sweep.svg --duration 5s",
+    "latency by throughput, as a table and a picture",
     "vigil bench --engine --threads 1 --probe texts.txt",
-    "what the engine does with these texts on one core", "vigil bench --probe",
-    "how fast this machine multiplies", NULL};
+    "what the engine does with these texts on one core",
+    "vigil bench --probe",
+    "how fast this machine multiplies",
+    NULL};
 
 static const struct program PROGRAM = {
     .name = "vigil-bench",
     .summary = "measure a server, or the engine alone",
-    .usage = "--engine [options] [FILE]\n--probe [--threads N] [--isa NAME]",
+    .usage = "[--url URL] [--rate N | --concurrency N] [options] [FILE]\n"
+             "--sweep [--svg FILE] [options] [FILE]\n"
+             "--engine [options] [FILE]\n"
+             "--probe [--threads N] [--isa NAME]",
     .description =
         "FILE has a text a line, or {\"text\":\"...\"} a line. Without FILE the texts "
-        "are made up, with the lengths of tweets.",
+        "are made up, with the lengths of tweets. In an open loop (--rate) a latency "
+        "counts from the moment at which the request was due, so a server that stalls "
+        "pays for every request that came due meanwhile; refusals (429, 503) are shown "
+        "apart from answers. Keep the load off the server's processors: --cpus.",
     .options = TABLE,
     .n_options = sizeof TABLE / sizeof *TABLE,
     .examples = EXAMPLES,
@@ -111,6 +162,65 @@ static enum status run_engine(const struct options *o, const char *path,
     return status;
 }
 
+static enum load_route route_of(const char *name) {
+    static const char *const names[] = {"native", "sagemaker", "tei", "huggingface"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, names[i]) == 0)
+            return (enum load_route)i;
+    return ROUTE_HUGGINGFACE;
+}
+
+static enum status run_one(const struct options *o, const struct load_options *load,
+                           struct load_requests *requests, struct error *err) {
+    struct load_result *result = calloc(1, sizeof *result);
+    if (!result)
+        return error_set(err, STATUS_NO_MEMORY, "no memory for the figures");
+    enum status status = load_run(load, requests, result, err);
+    if (!status && o->is_json)
+        status = report_json(load, result, stdout, err);
+    else if (!status)
+        report_table(load, result, stdout);
+    free(result);
+    return status;
+}
+
+static enum status run_load(const struct options *o, const char *path,
+                            struct error *err) {
+    struct texts texts = {0};
+    struct load_requests *requests = NULL;
+    const struct load_options load = {
+        .url = o->url,
+        .route = route_of(o->route),
+        .api_key = o->api_key,
+        .wants_entities = o->wants_entities,
+        .n_connections = (size_t)o->n_connections,
+        .rate = o->rate,
+        .is_even = strcmp(o->arrivals, "even") == 0,
+        .batch = (size_t)o->batch,
+        .duration_ns = o->duration_ns,
+        .warmup_ns = o->warmup_ns,
+        .timeout_ns = o->timeout_ns,
+        .is_spinning = o->is_spinning,
+    };
+    if (!(o->rate >= 0) || o->rate > 1e7)
+        return error_set(err, STATUS_INVALID, "--rate: expected 0 to 10 million");
+    if (o->wants_entities && load.route != ROUTE_NATIVE)
+        return error_set(err, STATUS_INVALID,
+                         "--entities: only the native route has evidence spans");
+    if (o->svg && !o->is_sweep)
+        return error_set(err, STATUS_INVALID, "--svg: only with --sweep");
+    enum status status = read_texts(o, path, &texts, err);
+    if (!status)
+        status = load_requests_make(&load, &texts, &requests, err);
+    if (!status && o->is_sweep)
+        status = sweep_run(&load, requests, o->svg, o->is_json, stdout, err);
+    else if (!status)
+        status = run_one(o, &load, requests, err);
+    load_requests_free(requests);
+    texts_free(&texts);
+    return status;
+}
+
 static enum status run(const struct options *o, const char *path, struct error *err) {
     if (o->cpus) {
         enum status status = affinity_set(o->cpus, err);
@@ -122,7 +232,7 @@ static enum status run(const struct options *o, const char *path, struct error *
     if (o->is_probe)
         return engine_bench_probe(o->isa, (int32_t)o->n_threads, o->is_json, stdout,
                                   err);
-    return error_set(err, STATUS_INVALID, "expected --engine or --probe");
+    return run_load(o, path, err);
 }
 
 int main(int argc, char **argv) {
