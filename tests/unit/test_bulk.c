@@ -135,10 +135,10 @@ static void write_text(char text[MAX_TEXT_BYTES]) {
     static const char *const words[] = {"the",      "drug", "gave", "me",    "a",
                                         "rash",     "and",  "so",   "tired", "Zoloft",
                                         "headache", "!",    "100",  "mg",    "never"};
-    uint32_t n = chance(10) ? chance(30) : chance(500);
+    uint32_t n = chance(10) ? chance(30) : chance(1200);
     size_t at = 0;
     text[at++] = ' ';
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n && at + 16 < MAX_TEXT_BYTES; i++)
         at += (size_t)snprintf(text + at, MAX_TEXT_BYTES - at, "%s ",
                                words[chance(sizeof words / sizeof *words)]);
     text[at] = '\0';
