@@ -243,6 +243,8 @@ $(BUILD)/kernels/cpu/%.o: kernels/cpu/%.c $(BUILD)/flags-kernels | build/deps/bu
 $(BUILD)/%.o: %.c $(BUILD)/flags | build/deps/build
 	$(say) CC $<
 	$(compile)
+# The assembler puts it in; the compiler does not know.
+$(BUILD)/server/openapi.o build/fuzz/server/openapi.o: server/openapi.json
 $(UNIT_TESTS:$(BUILD)/tests/%=$(BUILD)/tests/unit/%.o): | build/deps/test
 $(FAULT_TESTS:$(BUILD)/faults/%=$(BUILD)/tests/faults/%.o): | build/deps/test
 

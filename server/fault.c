@@ -28,6 +28,8 @@ static const struct {
     [FAULT_NOT_READY] = {503, "not_ready", "Service Unavailable"},
     [FAULT_TIMEOUT] = {503, "timeout", "Service Unavailable"},
     [FAULT_ENGINE] = {503, "engine_failed", "Service Unavailable"},
+    [FAULT_CLIENT_GONE] = {499, "client_gone", "Client Closed Request"},
+    [FAULT_INTERNAL] = {500, "internal", "Internal Server Error"},
 };
 
 bool fault_set(struct fault *f, enum fault_kind kind, const char *format, ...) {

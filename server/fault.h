@@ -32,6 +32,8 @@ enum fault_kind {
     FAULT_NOT_READY,
     FAULT_TIMEOUT,
     FAULT_ENGINE,
+    FAULT_CLIENT_GONE, /* nobody is left to read it: for the log alone */
+    FAULT_INTERNAL,
     FAULT_KINDS
 };
 

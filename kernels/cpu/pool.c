@@ -53,7 +53,8 @@ struct pool {
     int32_t n_threads, n_started;
     int32_t *cpus;
     int32_t n_cpus;
-    bool is_caller_pinned;
+    pthread_t pinned_caller; /* of the last pool_run, when cpus is set */
+    bool has_caller;
     struct worker *workers; /* [n_threads - 1] */
 };
 
@@ -129,9 +130,10 @@ static void post(struct pool *p) {
 }
 
 void pool_run(struct pool *p, pool_task *task, void *context, int32_t n_tasks) {
-    if (p->cpus && !p->is_caller_pinned) {
+    if (p->cpus && !(p->has_caller && pthread_equal(p->pinned_caller, pthread_self()))) {
         pin(p, 0);
-        p->is_caller_pinned = true;
+        p->pinned_caller = pthread_self();
+        p->has_caller = true;
     }
     if (p->n_threads == 1 || n_tasks == 1) {
         for (int32_t i = 0; i < n_tasks; i++)

@@ -24,7 +24,7 @@ typedef void pool_task(void *context, int32_t task, int32_t thread);
 #define POOL_MAX_TASKS 1000000
 
 /* n_threads >= 1, the caller's included; n_threads - 1 are started. cpus[i % n_cpus] pins
- * thread i (cpus NULL: no pinning; the caller is pinned by its first pool_run). */
+ * thread i (cpus NULL: no pinning; a caller is pinned when it first calls pool_run). */
 enum status pool_open(int32_t n_threads, const int32_t *cpus, int32_t n_cpus,
                       struct pool **out, struct error *err);
 /* Runs every task once and returns when all are done. n_tasks <= POOL_MAX_TASKS. */
