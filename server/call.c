@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_ID_BYTES 256
-
 void call_open(struct call *c, const struct call_limits *limits) {
     memset(c, 0, sizeof *c);
     c->limits = limits;
@@ -123,34 +121,33 @@ bool call_add_bytes(struct call *c, const char *bytes, size_t n_bytes,
 }
 
 bool call_add(struct call *c, const json_t *value, const json_t *id, struct fault *f) {
-    struct text *text = add_text(c, f);
-    if (!text)
-        return false;
-    if (id && !json_is_string(id) && !json_is_integer(id)) {
-        fault_set(&text->fault, FAULT_UNUSABLE, "id must be a string or an integer");
-    } else if (id && json_is_string(id) && json_string_length(id) > MAX_ID_BYTES) {
-        fault_set(&text->fault, FAULT_UNUSABLE, "id has more than %d bytes",
-                  MAX_ID_BYTES);
-    } else {
-        text->id = id;
-        if (json_is_string(value)) {
-            text->bytes = json_string_value(value);
-            text->n_bytes = json_string_length(value);
-            check_length(c, text);
-        } else {
-            fault_set(&text->fault, FAULT_UNUSABLE,
-                      value ? "the text must be a string" : "there is no text");
-        }
-    }
-    return true;
-}
-
-bool call_add_fault(struct call *c, const json_t *id, const struct fault *why,
-                    struct fault *f) {
+    if (id && !json_is_string(id) && !json_is_integer(id))
+        return fault_set(f, FAULT_UNUSABLE,
+                         "id of input %zu (from 0) must be a string or an integer",
+                         c->n_texts);
+    if (id && json_is_string(id) && json_string_length(id) > CALL_MAX_ID_BYTES)
+        return fault_set(f, FAULT_UNUSABLE,
+                         "id of input %zu (from 0) has more than %d bytes", c->n_texts,
+                         CALL_MAX_ID_BYTES);
+    if (!json_is_string(value))
+        return fault_set(f, FAULT_UNUSABLE,
+                         value ? "the text of input %zu (from 0) must be a string"
+                               : "input %zu (from 0) has no text",
+                         c->n_texts);
     struct text *text = add_text(c, f);
     if (!text)
         return false;
     text->id = id;
+    text->bytes = json_string_value(value);
+    text->n_bytes = json_string_length(value);
+    check_length(c, text);
+    return true;
+}
+
+bool call_add_fault(struct call *c, const struct fault *why, struct fault *f) {
+    struct text *text = add_text(c, f);
+    if (!text)
+        return false;
     text->fault = *why;
     return true;
 }

@@ -22,6 +22,8 @@
 #include "server/batcher.h"
 #include "server/fault.h"
 
+#define CALL_MAX_ID_BYTES 256
+
 struct call_limits {
     size_t max_text_bytes; /* --max-text */
     size_t max_inputs;     /* --max-inputs */
@@ -73,12 +75,12 @@ bool call_parse(struct call *c, const char *body, size_t n_bytes, struct fault *
 bool call_check_keys(const json_t *object, const char *const *names, struct fault *f);
 /* Reads object[key] into *out if it is there. */
 bool call_read_flag(const json_t *object, const char *key, bool *out, struct fault *f);
-/* Adds a text. A value that is no text makes a text with a fault. */
+/* Adds a text; one that is empty or too long has a fault of its own. Fails on a value that
+ * is no string, and on an id that is neither string nor integer. */
 bool call_add(struct call *c, const json_t *value, const json_t *id, struct fault *f);
 bool call_add_bytes(struct call *c, const char *bytes, size_t n_bytes, struct fault *f);
 /* Adds a text that is known to be bad. */
-bool call_add_fault(struct call *c, const json_t *id, const struct fault *why,
-                    struct fault *f);
+bool call_add_fault(struct call *c, const struct fault *why, struct fault *f);
 /* Fails unless the list holds 1 to max_inputs values. */
 bool call_check_count(const struct call *c, size_t n, struct fault *f);
 

@@ -22,11 +22,10 @@ static bool read_threshold(struct call *c, struct fault *f) {
 /* "…" or {"id":…,"text":…} */
 static bool read_input(struct call *c, const json_t *input, struct fault *f) {
     static const char *const KEYS[] = {"id", "text", NULL};
-    struct fault why = {0};
     if (!json_is_object(input))
         return call_add(c, input, NULL, f);
-    if (!call_check_keys(input, KEYS, &why))
-        return call_add_fault(c, NULL, &why, f);
+    if (!call_check_keys(input, KEYS, f))
+        return false;
     const json_t *id = json_object_get(input, "id");
     if (id && json_is_null(id))
         id = NULL;

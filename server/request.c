@@ -77,7 +77,7 @@ static void set_id(struct request *r, const char *sent) {
     size_t n = sent ? strlen(sent) : 0;
     size_t n_good =
         sent ? strspn(sent, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW"
-                            "XYZ0123456789-_.:=/+")
+                            "XYZ0123456789-_.")
              : 0;
     if (n > 0 && n == n_good && n < sizeof r->id)
         memcpy(r->id, sent, n + 1);

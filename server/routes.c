@@ -5,6 +5,7 @@
 
 #define ENDPOINTS "/endpoints/"
 #define INVOCATIONS "/invocations"
+#define MAX_NAME_BYTES 63
 
 static const struct {
     const char *path;
@@ -37,13 +38,17 @@ bool route_is_post(enum route route) {
     return TABLE[route].is_post;
 }
 
-/* /endpoints/{name}/invocations, as SageMaker's runtime has it; any name will do. */
+/* /endpoints/{name}/invocations, as SageMaker's runtime has it, with a name that SageMaker
+ * would take. Which one it is makes no difference. */
 static bool is_endpoint(const char *path) {
+    static const char LETTERS[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                  "0123456789-";
     if (strncmp(path, ENDPOINTS, sizeof ENDPOINTS - 1) != 0)
         return false;
     const char *name = path + sizeof ENDPOINTS - 1;
-    const char *end = strchr(name, '/');
-    return end && end > name && strcmp(end, INVOCATIONS) == 0;
+    size_t n = strspn(name, LETTERS);
+    return n > 0 && n <= MAX_NAME_BYTES && name[0] != '-' &&
+           strcmp(name + n, INVOCATIONS) == 0;
 }
 
 enum route route_find(const char *method, const char *path, struct fault *f,

@@ -20,15 +20,13 @@ static bool read_line(struct call *c, const char *line, size_t n_bytes,
         const json_t *inputs = json_object_get(value, "inputs");
         value = inputs ? inputs : json_object_get(value, "text");
     }
-    bool is_ok;
-    if (!is_read) {
-        is_ok = call_add_fault(c, NULL, &why, f);
-    } else {
-        is_ok = call_add(c, value, NULL, f);
-        /* The line's strings live as long as the call. */
-        if (is_ok && json_array_append(c->root, one.root) != 0)
-            is_ok = fault_set(f, FAULT_OVERLOADED, "no memory for the texts");
-    }
+    bool is_ok = true;
+    if (is_read)
+        is_read = call_add(c, value, NULL, &why);
+    if (!is_read)
+        is_ok = call_add_fault(c, &why, f);
+    else if (json_array_append(c->root, one.root) != 0) /* owns the strings */
+        is_ok = fault_set(f, FAULT_OVERLOADED, "no memory for the texts");
     call_free(&one);
     return is_ok;
 }

@@ -34,20 +34,12 @@ static bool read_batch(struct call *c, const json_t *inputs, struct fault *f) {
         return false;
     for (size_t i = 0; i < n; i++) {
         const json_t *input = json_array_get(inputs, i);
-        struct fault why = {0};
-        bool is_ok;
-        if (json_is_string(input))
-            return n == 1 ? call_add(c, input, NULL, f) : refuse_pair(f);
-        if (!json_is_array(input) || json_array_size(input) == 0) {
-            fault_set(&why, FAULT_UNUSABLE, "each input must be a list of one string");
-            is_ok = call_add_fault(c, NULL, &why, f);
-        } else if (json_array_size(input) > 1) {
-            refuse_pair(&why);
-            is_ok = call_add_fault(c, NULL, &why, f);
-        } else {
-            is_ok = call_add(c, json_array_get(input, 0), NULL, f);
-        }
-        if (!is_ok)
+        if ((json_is_string(input) && n > 1) || json_array_size(input) > 1)
+            return refuse_pair(f);
+        if (!json_is_array(input) || json_array_size(input) == 0)
+            return fault_set(f, FAULT_UNUSABLE,
+                             "input %zu (from 0) must be a list of one string", i);
+        if (!call_add(c, json_array_get(input, 0), NULL, f))
             return false;
     }
     return true;
