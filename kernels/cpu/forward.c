@@ -6,7 +6,7 @@
  *                  -> up, GELU -> encode -> down + residual -> LayerNorm, encode ]
  *         -> heads in fp32
  *
- * "encode" makes rows ready for the next product: bytes (int8), bf16, or nothing at all
+ * "encode" makes rows ready for the next product: integers, bf16, or nothing at all
  * (fp32). In the last layer, when no tags are asked for, only the [CLS] rows go on behind
  * keys and values: their rows are moved together (x and encoded, in place, downwards), and
  * all that follows runs on B rows instead of T. This is exact.
@@ -64,9 +64,10 @@ static void encode_rows(const struct forward *f, int32_t begin, int32_t n_rows) 
         e->operators->quantize(in, f->encode_stride, (uint8_t *)out, e->encoded_stride,
                                e->quanta + begin, n_rows, f->encode_values,
                                e->gemm->row_levels);
-    else if (e->gemm->format == ROWS_BF16)
+    else if (e->gemm->format != ROWS_F32)
         e->gemm->encode(in, f->encode_stride, (uint16_t *)(void *)out,
-                        e->encoded_stride / sizeof(uint16_t), n_rows, f->encode_values);
+                        e->encoded_stride / sizeof(uint16_t), e->quanta + begin, n_rows,
+                        f->encode_values);
 }
 
 static void encode_task(void *context, int32_t task, int32_t thread) {

@@ -4,6 +4,8 @@
  *
  * Math:    acc[r,c] += in[r,2k] * w[c,2k] + in[r,2k+1] * w[c,2k+1] in fp32; both sides bf16.
  * Design:  the tile of gemm_avx512.inc.h over vdpbf16ps (two products a lane).
+ * Use:     by name only (--isa avx512-bf16): rounding both sides costs more digits than
+ *          gemm_int16_avx512.c does at the same speed.
  * Limits:  k_padded % 2 == 0; any number of rows.
  * Checked: tests/unit/test_kernels.c (on SIMDe where the machine has no AVX-512 BF16).
  */
@@ -56,7 +58,8 @@ static void pack_panel(const float *values, int32_t k_padded, void *panel) {
 }
 
 static void encode(const float *in, size_t in_stride, uint16_t *out, size_t out_stride,
-                   int32_t n_rows, int32_t n_values) {
+                   struct row_quantum *quanta, int32_t n_rows, int32_t n_values) {
+    (void)quanta;
     for (int32_t row = 0; row < n_rows; row++, in += in_stride, out += out_stride)
         for (int32_t i = 0; i < n_values; i++)
             out[i] = bfloat_from_float(in[i]);

@@ -10,9 +10,10 @@ static const struct {
     const struct cpu_gemm *gemm;
 } families[] = {
 #if defined __x86_64__
-    {ISA_AVX512_VNNI, &gemm_int8_avx512}, {ISA_AVX512_BF16, &gemm_bf16_avx512},
-    {ISA_AVX512, &gemm_f32_avx512},       {ISA_AVX2, &gemm_int8_avx2},
-    {ISA_AVX2, &gemm_bf16_avx2},          {ISA_AVX2, &gemm_f32_avx2},
+    {ISA_AVX512_VNNI, &gemm_int8_avx512}, {ISA_AVX512_VNNI, &gemm_int16_avx512},
+    {ISA_AVX512_BF16, &gemm_bf16_avx512}, {ISA_AVX512, &gemm_f32_avx512},
+    {ISA_AVX2, &gemm_int8_avx2},          {ISA_AVX2, &gemm_bf16_avx2},
+    {ISA_AVX2, &gemm_f32_avx2},
 #endif
     {ISA_PORTABLE, &gemm_int8_portable},  {ISA_PORTABLE, &gemm_bf16_portable},
     {ISA_PORTABLE, &gemm_f32_portable},
@@ -58,7 +59,7 @@ const char *isa_name(enum isa isa) {
     return (unsigned)isa < N_ISAS ? names[isa] : "unknown";
 }
 
-/* "avx512" asks for the family: avx512-vnni is its int8, avx512-bf16 its bf16. */
+/* "avx512" asks for the family: avx512-vnni is its int8 and, before avx512-bf16, its bf16. */
 static bool name_matches(const char *asked, const char *name) {
     if (!asked || strcmp(asked, "auto") == 0 || strcmp(asked, name) == 0)
         return true;

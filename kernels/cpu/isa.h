@@ -14,7 +14,7 @@ enum isa {
     ISA_PORTABLE,
     ISA_AVX2,        /* with FMA and F16C */
     ISA_AVX512,      /* F, BW, VL, DQ */
-    ISA_AVX512_VNNI, /* and VNNI: int8 */
+    ISA_AVX512_VNNI, /* and VNNI: int8, bf16 */
     ISA_AVX512_BF16, /* and BF16: bf16 */
     N_ISAS
 };

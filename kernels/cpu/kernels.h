@@ -6,7 +6,7 @@
  * ACTIVATION_ALIGN floats and what lies behind its last value is zero. A linear layer's
  * weights [n, k] are packed into panels of panel_width output columns:
  *   fp32, bf16   [n / width][k][width]
- *   bf16 pairs   [n / width][k / 2][width][2]        (vdpbf16ps)
+ *   16-bit pairs [n / width][k / 2][width][2]        (vpdpwssd, vdpbf16ps)
  *   int8 VNNI    [n / width][k / 4][width][4]        (vpdpbusd)
  *   int8 AVX2    [n / 8][k / 8][2][8][4]             (two vpmaddubsw, see gemm_int8_avx2.c)
  * with zeros behind n and k.
@@ -17,6 +17,7 @@
 #ifndef VIGIL_KERNELS_CPU_KERNELS_H
 #define VIGIL_KERNELS_CPU_KERNELS_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,11 +27,12 @@
 #define ACTIVATION_ALIGN 48 /* floats; 16, 8 and the AVX-512 panel of 48 divide it */
 #define VECTOR_SLACK 64     /* bytes that a vector's read may run over */
 #define LAYER_NORM_EPS 1e-12f
+#define INT16_LEVELS 32767
 #define ATTENTION_PANEL 16     /* columns: one AVX-512 vector, two of AVX2 */
 #define ATTENTION_QUERY_ROWS 6 /* queries a tile: 12 AVX2 accumulators */
 
-/* What a product reads. int8: value = scale * (byte - zero). */
-enum row_format { ROWS_F32, ROWS_BF16, ROWS_INT8 };
+/* What a product reads. int8: value = scale * (byte - zero); int16: scale * integer. */
+enum row_format { ROWS_F32, ROWS_BF16, ROWS_INT16, ROWS_INT8 };
 
 struct row_quantum {
     float scale;
@@ -41,13 +43,13 @@ struct row_quantum {
 struct rows {
     const void *data;
     size_t stride;                    /* bytes */
-    const struct row_quantum *quanta; /* ROWS_INT8: one a row */
+    const struct row_quantum *quanta; /* integers: one a row */
 };
 
 struct packed_linear {
     void *panels;
     float *bias;       /* [n_padded] */
-    float *scale;      /* [n_padded] int8 only: of each output column */
+    float *scale;      /* [n_padded] integers only: of each output column */
     float *column_sum; /* [n_padded] int8 only: sum of a column's int8 weights */
     int32_t n, n_padded, k, k_padded, panel_width;
     size_t panel_bytes;
@@ -109,16 +111,29 @@ struct cpu_gemm {
     int32_t panel_width;
     int32_t k_group;       /* k_padded is a multiple of this */
     int32_t max_rows;      /* of a register tile */
-    int32_t weight_levels; /* int8: weights are in [-levels, levels] */
+    int32_t weight_levels; /* integers: weights are in [-levels, levels] */
     int32_t row_levels;    /* int8: bytes are in [0, levels] */
     product_rows *run;
     /* Packs weights [n, k] (k_padded values a row, zeros behind k) of one panel.
-     * int8: values are whole numbers already. */
+     * Integers: values are whole numbers already. */
     void (*pack_panel)(const float *values, int32_t k_padded, void *panel);
-    /* ROWS_BF16 only. */
+    /* ROWS_BF16 and ROWS_INT16 (which alone sets quanta). n_values % 16 == 0. */
     void (*encode)(const float *in, size_t in_stride, uint16_t *out, size_t out_stride,
-                   int32_t n_rows, int32_t n_values);
+                   struct row_quantum *quanta, int32_t n_rows, int32_t n_values);
 };
+
+/* int16: the largest norm that a row or column of n_values integers is scaled to.
+ * Rounding adds up to half of sqrt(n) to it, fp32 arithmetic less than 40; the product of
+ * two such norms is under 2^31. */
+static inline float int16_norm_limit(int32_t n_values) {
+    return 46300.0f - 0.5f * sqrtf((float)n_values);
+}
+
+/* The scale of a row or column from its largest magnitude and its norm; 0 for zeros. */
+static inline float int16_scale(float largest, float norm, float norm_limit) {
+    float by_norm = norm / norm_limit, by_largest = largest / (float)INT16_LEVELS;
+    return by_norm < by_largest ? by_largest : by_norm;
+}
 
 /* Floats that attend() needs: keys, values and one tile of scores. */
 static inline size_t attention_scratch(int32_t n_keys, int32_t head_dim) {
@@ -134,7 +149,8 @@ extern const struct cpu_gemm gemm_f32_portable, gemm_bf16_portable, gemm_int8_po
 #if defined __x86_64__
 extern const struct cpu_operators operators_avx2, operators_avx512;
 extern const struct cpu_gemm gemm_f32_avx2, gemm_bf16_avx2, gemm_int8_avx2;
-extern const struct cpu_gemm gemm_f32_avx512, gemm_int8_avx512, gemm_bf16_avx512;
+extern const struct cpu_gemm gemm_f32_avx512, gemm_int8_avx512, gemm_int16_avx512,
+    gemm_bf16_avx512;
 #endif
 
 #endif

@@ -5,6 +5,7 @@
  * int8: a column's weights w become round(w / scale) with scale = max |w| / levels. A
  * checkpoint that is int8 already (levels 127) comes through unchanged where the kernel
  * takes 127 levels, and is rounded once more where it takes 63 (AVX2).
+ * int16: the scale also keeps the column's norm under int16_norm_limit.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -17,7 +18,23 @@ static size_t round_up(size_t n, size_t multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-/* Quantises one column in place; returns its scale, adds up its weights. */
+/* int16: quantises one column in place and returns its scale. */
+static float quantize_column_int16(float *values, int32_t k) {
+    float largest = 0.0f;
+    double squares = 0.0;
+    for (int32_t i = 0; i < k; i++) {
+        largest = fmaxf(largest, fabsf(values[i]));
+        squares += (double)values[i] * (double)values[i];
+    }
+    float scale = int16_scale(largest, (float)sqrt(squares), int16_norm_limit(k));
+    float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    for (int32_t i = 0; i < k; i++)
+        values[i] =
+            fminf(fmaxf(rintf(values[i] * inverse), -INT16_LEVELS), INT16_LEVELS);
+    return scale;
+}
+
+/* int8: quantises one column in place; returns its scale, adds up its weights. */
 static float quantize_column(float *values, int32_t k, int32_t levels, float *sum) {
     float largest = 0.0f, total = 0.0f;
     for (int32_t i = 0; i < k; i++)
@@ -85,6 +102,8 @@ static bool linear_pack(struct cpu_engine *e, const struct cpu_gemm *gemm,
             if (gemm->format == ROWS_INT8)
                 w->scale[c] =
                     quantize_column(column, k, gemm->weight_levels, &w->column_sum[c]);
+            else if (gemm->format == ROWS_INT16)
+                w->scale[c] = quantize_column_int16(column, k);
         }
         gemm->pack_panel(values, w->k_padded,
                          (char *)w->panels + (size_t)(first / width) * w->panel_bytes);

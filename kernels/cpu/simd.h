@@ -92,6 +92,12 @@ SIMD void vf_store_bytes(uint8_t *p, vf v) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
 }
 
+/* Stores v rounded to the nearest integers, ties to even, saturated to int16. */
+SIMD void vf_store_int16(int16_t *p, vf v) {
+    _mm256_storeu_si256((__m256i *)(void *)p,
+                        _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+}
+
 #elif defined VIGIL_AVX2
 
 #define VF_WIDTH 8

@@ -50,7 +50,7 @@ static const struct model_config shapes[] = {
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, MAX_OUTPUTS = 16384 };
 
-static const char *const isas[] = {"portable", "avx2", "avx512"};
+static const char *const isas[] = {"portable", "avx2", "avx512", "avx512-bf16"};
 static const struct {
     const char *name;
     double tolerance; /* of logits, which are of the order of 1 here */

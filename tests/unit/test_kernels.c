@@ -15,11 +15,11 @@
 #include "kernels/cpu/isa.h"
 #include "tests/unit/random_model.h"
 
-static const char *const isas[] = {"portable", "avx2", "avx512"};
+static const char *const isas[] = {"portable", "avx2", "avx512", "avx512-bf16"};
 static const char *const dtypes[] = {"fp32", "bf16", "int8"};
 static const int32_t odd_sizes[] = {1, 3, 8, 16, 17, 36, 48, 50, 64, 100, 129};
 
-enum { N_ISAS_NAMED = 3, N_SIZES = sizeof odd_sizes / sizeof *odd_sizes };
+enum { N_ISAS_NAMED = 4, N_SIZES = sizeof odd_sizes / sizeof *odd_sizes };
 
 static size_t stride_of(int32_t n) {
     return ((size_t)n + ACTIVATION_ALIGN - 1) / ACTIVATION_ALIGN * ACTIVATION_ALIGN;
@@ -247,13 +247,19 @@ static void problem_weights(struct problem *p, const struct cpu_gemm *g) {
     p->w.column_sum = random_rows(1, p->w.n_padded, 0, 0);
     for (size_t c = 0; c < (size_t)p->w.n; c++)
         for (size_t k = 0; k < (size_t)p->w.k; k++) {
-            int32_t span = 2 * g->weight_levels + 1;
-            float v = g->format == ROWS_INT8
-                          ? (float)((int32_t)(random_u32() % (uint32_t)span) -
-                                    g->weight_levels)
-                          : random_normal(0.2f);
-            if (g->format == ROWS_INT8 && c % 5 == 1)
-                v = v > 0 ? (float)g->weight_levels : -(float)g->weight_levels;
+            int32_t levels = g->weight_levels;
+            if (g->format == ROWS_INT16) /* a column of these has the largest norm */
+                levels = (int32_t)(int16_norm_limit(p->w.k) / sqrtf((float)p->w.k));
+            if (levels > g->weight_levels)
+                levels = g->weight_levels;
+            float v =
+                levels ? (float)((int32_t)(random_u32() % (uint32_t)(2 * levels + 1)) -
+                                 levels)
+                       : random_normal(0.2f);
+            if (levels && c % 5 == 1)
+                v = v > 0 ? (float)levels : -(float)levels;
+            if (levels && c % 5 == 2) /* with a constant row: the largest sum */
+                v = (float)levels;
             p->weights[c * k_padded + k] = v;
             p->w.column_sum[c] += v;
         }
@@ -267,6 +273,18 @@ static void problem_weights(struct problem *p, const struct cpu_gemm *g) {
                       (char *)p->w.panels + (size_t)i * p->w.panel_bytes);
 }
 
+/* Checks the integers against the floats, and puts them in their place. */
+static void problem_decode_int16(struct problem *p, size_t stride) {
+    for (size_t r = 0; r < (size_t)p->n_rows; r++)
+        for (size_t k = 0; k < stride; k++) {
+            float integer = (float)((const int16_t *)p->encoded)[r * stride + k];
+            expect_near((double)p->in[r * stride + k],
+                        (double)(integer * p->quanta[r].scale),
+                        0.51 * (double)p->quanta[r].scale, "encode", "int16", p->w.k);
+            p->in[r * stride + k] = integer;
+        }
+}
+
 /* Extreme bytes in every third row: what would saturate, saturates there. */
 static void problem_rows(struct problem *p, const struct cpu_gemm *g) {
     size_t stride = stride_of(p->w.k);
@@ -277,12 +295,18 @@ static void problem_rows(struct problem *p, const struct cpu_gemm *g) {
     size_t value_bytes = g->format == ROWS_INT8 ? 1 : 2;
     p->encoded = memory_aligned((size_t)p->n_rows * stride * value_bytes);
     p->product.in = (struct rows){.data = p->encoded, .stride = stride * value_bytes};
-    if (g->format == ROWS_BF16) {
-        g->encode(p->in, stride, p->encoded, stride, p->n_rows, (int32_t)stride);
-        return;
-    }
     p->quanta = calloc((size_t)p->n_rows, sizeof *p->quanta);
     p->product.in.quanta = p->quanta;
+    if (g->format == ROWS_BF16 || g->format == ROWS_INT16) {
+        for (size_t k = 0; k < (size_t)p->w.k; k++)
+            for (size_t r = 2; r < (size_t)p->n_rows; r += 3)
+                p->in[r * stride + k] = g->format == ROWS_INT16 ? 7.7f : p->in[k];
+        g->encode(p->in, stride, p->encoded, stride, p->quanta, p->n_rows,
+                  (int32_t)stride);
+        if (g->format == ROWS_INT16)
+            problem_decode_int16(p, stride);
+        return;
+    }
     for (size_t r = 0; r < (size_t)p->n_rows; r++) {
         p->quanta[r] = (struct row_quantum){0.03f, (float)(random_u32() % 100)};
         for (size_t k = 0; k < (size_t)p->w.k; k++) {
@@ -306,7 +330,7 @@ static double as_bfloat(float v) {
 static double problem_value(const struct problem *p, const struct cpu_gemm *g,
                             size_t row, size_t column, double *magnitude) {
     double sum = 0, size = 0;
-    bool is_bf16 = strcmp(g->dtype, "bf16") == 0;
+    bool is_bf16 = g->format != ROWS_INT16 && strcmp(g->dtype, "bf16") == 0;
     for (size_t k = 0; k < (size_t)p->w.k; k++) {
         float a = p->in[row * stride_of(p->w.k) + k];
         float b = p->weights[column * (size_t)p->w.k_padded + k];
@@ -315,7 +339,7 @@ static double problem_value(const struct problem *p, const struct cpu_gemm *g,
         sum += term;
         size += fabs(term);
     }
-    if (g->format == ROWS_INT8) {
+    if (p->quanta && g->format != ROWS_BF16) {
         double scale = (double)p->quanta[row].scale * (double)p->w.scale[column];
         sum = (sum - (double)p->quanta[row].zero * (double)p->w.column_sum[column]) *
               scale;
