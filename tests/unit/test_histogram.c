@@ -112,6 +112,10 @@ static void merged_is_as_if_added_to_one(void **state) {
     assert_int_equal(a.smallest, c.smallest);
     assert_int_equal(a.largest, c.largest);
     assert_true(fabs(a.sum - c.sum) <= 1e-9 * c.sum);
+    memset(&b, 0, sizeof b);
+    histogram_merge(&b, &a); /* into an empty one */
+    assert_int_equal(b.smallest, a.smallest);
+    assert_int_equal(b.n, a.n);
 }
 
 /* Ten values of 1 and a stall of 100, sent once a 10: the stall hid 9 requests, which
