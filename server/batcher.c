@@ -245,7 +245,6 @@ static void run_batch(struct batcher *b) {
         if (job->n_left == 0)
             b->shares[n_done++].job = job;
     }
-    b->n_running = 0;
     pthread_mutex_unlock(&b->lock);
     for (int32_t i = 0; i < n_done; i++)
         finish(b->shares[i].job);
@@ -273,6 +272,7 @@ static void *serve(void *argument) {
         pthread_mutex_unlock(&b->lock);
         run_batch(b);
         pthread_mutex_lock(&b->lock);
+        b->n_running = 0; /* only now: on_done was called for all */
     }
     pthread_mutex_unlock(&b->lock);
     return NULL;
