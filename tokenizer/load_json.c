@@ -94,7 +94,7 @@ static enum status make_vocab(struct vocab *v, json_t *vocab, json_t *added,
     if (g.n_pieces == 0 || g.n > VOCAB_MAX_ENTRIES)
         return error_set(err, STATUS_INVALID,
                          "\"vocab\": expected 1 to %d tokens, found %zu",
-                         VOCAB_MAX_ENTRIES, g.n);
+                         VOCAB_MAX_ENTRIES, g.n_pieces ? g.n : 0);
     g.tokens = calloc(g.n, sizeof *g.tokens);
     if (!g.tokens)
         return error_set(err, STATUS_NO_MEMORY, "out of memory for %zu tokens", g.n);

@@ -65,12 +65,26 @@ enum status settings_copy_name(const json_t *value, const char *key,
     return STATUS_OK;
 }
 
+/* How an added token is looked for in the text: as it stands, wherever it stands. */
+static enum status check_added(const json_t *entry, struct error *err) {
+    static const char *const MUST_BE_FALSE[] = {"single_word", "lstrip", "rstrip",
+                                                "normalized"};
+    for (size_t i = 0; i < sizeof MUST_BE_FALSE / sizeof *MUST_BE_FALSE; i++)
+        if (json_is_true(json_object_get(entry, MUST_BE_FALSE[i])))
+            return error_set(err, STATUS_UNSUPPORTED, "only \"%s\": false is supported",
+                             MUST_BE_FALSE[i]);
+    return STATUS_OK;
+}
+
 /* A string, or an object with the string under "content"; absent or null: left alone. */
 enum status settings_name(const json_t *object, const char *key,
                           char out[SETTINGS_NAME_BYTES], struct error *err) {
     const json_t *value = json_object_get(object, key);
-    if (json_is_object(value))
+    if (json_is_object(value)) {
+        if (check_added(value, err) != STATUS_OK)
+            return error_prefix(err, "\"%s\"", key);
         value = json_object_get(value, "content");
+    }
     if (!value || json_is_null(value))
         return STATUS_OK;
     return settings_copy_name(value, key, out, err);
@@ -127,25 +141,41 @@ enum status settings_read(const char *path, json_t **out, struct error *err) {
 
 /* ---- added tokens ---- */
 
+/* The id that a string has as an added token or a piece; -1: none. */
+static int32_t find_content(const struct tokenizer *t, const char *content) {
+    for (size_t i = 0; i < t->n_added; i++)
+        if (strcmp(t->added[i].text, content) == 0)
+            return t->added[i].id;
+    return vocab_find(&t->vocab, content);
+}
+
+static bool has_added(const struct tokenizer *t, int64_t id) {
+    for (size_t i = 0; i < t->n_added; i++)
+        if (t->added[i].id == id)
+            return true;
+    return false;
+}
+
 /* One entry of "added_tokens": {"id", "content", "single_word", …}. */
 static enum status add_token(struct tokenizer *t, const json_t *entry, int64_t id,
                              struct error *err) {
-    static const char *const MUST_BE_FALSE[] = {"single_word", "lstrip", "rstrip",
-                                                "normalized"};
     const char *content = json_string_value(json_object_get(entry, "content"));
     if (!content || !*content)
         return error_set(err, STATUS_INVALID, "added token %lld has no content",
                          (long long)id);
-    for (size_t i = 0; i < sizeof MUST_BE_FALSE / sizeof *MUST_BE_FALSE; i++)
-        if (json_is_true(json_object_get(entry, MUST_BE_FALSE[i])))
-            return error_set(err, STATUS_UNSUPPORTED,
-                             "added token %lld: only \"%s\": false is supported",
-                             (long long)id, MUST_BE_FALSE[i]);
+    if (check_added(entry, err) != STATUS_OK)
+        return error_prefix(err, "added token %lld", (long long)id);
     if (id < 0 || id >= t->vocab.n ||
         strcmp(tokenizer_token(t, (int32_t)id), content) != 0)
         return error_set(err, STATUS_INVALID,
                          "added token %lld is not what the vocabulary has there",
                          (long long)id);
+    int32_t known = find_content(t, content);
+    if (known >= 0 && known != id)
+        return error_set(err, STATUS_INVALID, "added token %lld is token %d already",
+                         (long long)id, known);
+    if (has_added(t, id))
+        return STATUS_OK;
     if (t->n_added == WORDPIECE_MAX_ADDED)
         return error_set(err, STATUS_LIMIT, "more than %d added tokens",
                          WORDPIECE_MAX_ADDED);
@@ -164,13 +194,6 @@ void settings_add_roles(struct tokenizer *t, const struct settings *set) {
     }
 }
 
-static bool has_added(const struct tokenizer *t, int64_t id) {
-    for (size_t i = 0; i < t->n_added; i++)
-        if (t->added[i].id == id)
-            return true;
-    return false;
-}
-
 /* tokenizer.json has an array of them, with "id"; tokenizer_config.json an object by id. */
 static enum status add_tokens(struct tokenizer *t, json_t *added, struct error *err) {
     enum status status = STATUS_OK;
@@ -183,7 +206,7 @@ static enum status add_tokens(struct tokenizer *t, json_t *added, struct error *
         const json_t *id = json_object_get(entry, "id");
         if (!json_is_integer(id))
             return settings_expected(err, "added_tokens", "integers under \"id\"", id);
-        if (status == STATUS_OK && !has_added(t, json_integer_value(id)))
+        if (status == STATUS_OK)
             status = add_token(t, entry, json_integer_value(id), err);
     }
     json_object_foreach(added, key, entry) {
@@ -192,7 +215,7 @@ static enum status add_tokens(struct tokenizer *t, json_t *added, struct error *
         if (*end || end == key)
             return error_set(err, STATUS_INVALID,
                              "\"added_tokens_decoder\": expected ids as keys");
-        if (status == STATUS_OK && !has_added(t, id))
+        if (status == STATUS_OK)
             status = add_token(t, entry, id, err);
     }
     return status;

@@ -170,6 +170,7 @@ static const struct added_token *find_added(const struct scan *s, const uint8_t 
     const struct added_token *best = NULL;
     for (size_t i = 0; i < t->n_added; i++) {
         const struct added_token *a = &t->added[i];
+        WORDPIECE_STEP();
         if ((!best || a->n_bytes > best->n_bytes) &&
             (size_t)(s->end - p) >= a->n_bytes && memcmp(p, a->text, a->n_bytes) == 0)
             best = a;
