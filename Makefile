@@ -95,6 +95,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 # Helpers beside the tests, linked into each of them.
 TEST_HELPERS := $(filter-out tests/unit/test_%,$(wildcard tests/unit/*.c))
 FAULT_HELPERS := $(filter-out tests/faults/test_%,$(wildcard tests/faults/*.c))
+FUZZ_HELPERS := $(filter-out tests/fuzz/fuzz_%,$(wildcard tests/fuzz/*.c))
 MAN_PAGES := $(NAMES:%=$(BUILD)/man/%.1)
 COMPLETION := $(BUILD)/completion/vigil.bash
 
@@ -294,10 +295,13 @@ build/fuzz/objects: FORCE
 	$(call keep,$@,$(FUZZ_OBJECTS))
 build/fuzz/%.o: %.c build/fuzz/flags | build/deps/build build/deps/fuzz
 	$(say) FUZZ $<
-	$(Q)mkdir -p $(@D) && clang $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
+	$(Q)mkdir -p $(@D) && clang $(CPPFLAGS) $(FUZZ_FLAGS) $(FUZZ_COVERAGE) -MMD -MP -c $< -o $@
+# What is held against the product guides no mutation, and only has to be quick.
+FUZZ_COVERAGE := -fsanitize=fuzzer-no-link
+$(FUZZ_HELPERS:%.c=build/fuzz/%.o): FUZZ_COVERAGE := -O2
 build/fuzz/libvigil.a: $(FUZZ_OBJECTS) build/fuzz/objects
 	$(Q)rm -f $@ && ar rcsD $@ $(FUZZ_OBJECTS)
-build/fuzz/bin/%: build/fuzz/tests/fuzz/%.o build/fuzz/libvigil.a
+build/fuzz/bin/%: build/fuzz/tests/fuzz/%.o $(FUZZ_HELPERS:%.c=build/fuzz/%.o) build/fuzz/libvigil.a
 	$(say) LINK $@
 	$(Q)mkdir -p $(@D) && clang $(FUZZ_FLAGS) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
 
