@@ -12,7 +12,7 @@
 #include "base/json.h"
 #include "base/nearest.h"
 #include "base/options.h"
-#include "model/check.h"
+#include "kernels/check.h"
 #include "model/checkpoint.h"
 #include "model/random.h"
 #include "weights/quantize.h"

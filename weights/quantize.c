@@ -321,10 +321,10 @@ static enum status write_directory(const char *src_dir, const char *dst_dir,
                                    struct work *w, struct error *err) {
     static const char *const metadata[] = {"format", "pt", NULL};
     struct file_writer *files = calloc(N_COPIED + 2, sizeof *files);
-    struct file_writer *weights = files + N_COPIED, *config = weights + 1;
     char path[FILE_PATH_BYTES];
     if (!files)
         return error_set(err, STATUS_NO_MEMORY, "no memory to write %s", dst_dir);
+    struct file_writer *weights = files + N_COPIED, *config = weights + 1;
     enum status status = STATUS_OK;
     bool is_new = mkdir(dst_dir, 0777) == 0;
     if (!is_new && errno != EEXIST)

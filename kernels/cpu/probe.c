@@ -4,7 +4,7 @@
  *
  * Each loop has the mix of its kernel's inner loop without loads: fp32 and bf16-on-AVX2 are
  * FMAs; int8 on AVX2 is the five-instruction sequence of gemm_int8_avx2.c; AVX-512 int8 is
- * vpdpbusd, bf16 is vpdpwssd or vdpbf16ps. 12 accumulators (24 with AVX-512) hide the latency.
+ * vpdpbusd, bf16 is vdpbf16ps. 12 accumulators (24 with AVX-512) hide the latency.
  */
 #include "kernels/cpu/probe.h"
 
@@ -29,7 +29,6 @@ enum { ROUNDS = 9, ROUND_NS = 20000000, STEPS = 20000, MAX_PROBE_THREADS = 256 }
 #define FMA_YMM(r) "vfmadd231ps %%ymm14, %%ymm15, %%ymm" r "\n\t"
 #define FMA_ZMM(r) "vfmadd231ps %%zmm30, %%zmm31, %%zmm" r "\n\t"
 #define DPBUSD(r) "vpdpbusd %%zmm30, %%zmm31, %%zmm" r "\n\t"
-#define DPWSSD(r) "vpdpwssd %%zmm30, %%zmm31, %%zmm" r "\n\t"
 #define DPBF16(r) "vdpbf16ps %%zmm30, %%zmm31, %%zmm" r "\n\t"
 #define QUAD(acc, t, u)                                                                \
     "vpmaddubsw %%ymm14, %%ymm15, %%ymm" t "\n\t"                                      \
@@ -37,12 +36,12 @@ enum { ROUNDS = 9, ROUND_NS = 20000000, STEPS = 20000, MAX_PROBE_THREADS = 256 }
     "vpaddw %%ymm" t ", %%ymm" u ", %%ymm" t "\n\t"                                    \
     "vpmaddwd %%ymm13, %%ymm" t ", %%ymm" t "\n\t"                                     \
     "vpaddd %%ymm" t ", %%ymm" acc ", %%ymm" acc "\n\t"
+/* clang-format off */
 #define QUADS                                                                          \
-    QUAD("0", "9", "10")                                                               \
-    QUAD("1", "11", "12")                                                              \
-    QUAD("2", "9", "10")                                                               \
+    QUAD("0", "9", "10") QUAD("1", "11", "12") QUAD("2", "9", "10")                    \
     QUAD("3", "11", "12") QUAD("4", "9", "10") QUAD("5", "11", "12")                   \
-        QUAD("6", "9", "10") QUAD("7", "11", "12")
+    QUAD("6", "9", "10") QUAD("7", "11", "12")
+/* clang-format on */
 
 /* Registers are cleared first: a NaN or a subnormal in one would cost time. */
 #define CLEAR_YMM "vzeroall\n\t"
@@ -72,10 +71,6 @@ static void steps_dpbusd_zmm(long n) {
     LOOP(CLEAR_ALL_ZMM, TIMES_24(DPBUSD));
 }
 
-static void steps_dpwssd_zmm(long n) {
-    LOOP(CLEAR_ALL_ZMM, TIMES_24(DPWSSD));
-}
-
 static void steps_dpbf16_zmm(long n) {
     LOOP(CLEAR_ALL_ZMM, TIMES_24(DPBF16));
 }
@@ -90,7 +85,6 @@ static const struct probe {
     {&gemm_int8_avx2, steps_quad_ymm, 8 * 64},
     {&gemm_f32_avx512, steps_fma_zmm, 24 * 16},
     {&gemm_int8_avx512, steps_dpbusd_zmm, 24 * 64},
-    {&gemm_int16_avx512, steps_dpwssd_zmm, 24 * 32},
     {&gemm_bf16_avx512, steps_dpbf16_zmm, 24 * 32},
 };
 enum { N_PROBES = sizeof probes / sizeof *probes };

@@ -2,8 +2,8 @@
  *
  * check.h - says everything that is wrong with a model directory, also with its answers.
  */
-#ifndef VIGIL_MODEL_CHECK_H
-#define VIGIL_MODEL_CHECK_H
+#ifndef VIGIL_KERNELS_CHECK_H
+#define VIGIL_KERNELS_CHECK_H
 
 #include <stddef.h>
 

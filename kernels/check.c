@@ -2,7 +2,7 @@
  *
  * check.c - walks a model directory, and a file of golden answers.
  */
-#include "model/check.h"
+#include "kernels/check.h"
 
 #include <math.h>
 #include <stdio.h>
