@@ -165,8 +165,8 @@ fuzz: $(FUZZERS:%=build/fuzz/bin/%)
 bench: all
 	@bench/run
 
-lint:
-	@tests/lint/run --jobs $(JOBS)
+lint: $(MAN_PAGES)
+	@tests/lint/run --build $(BUILD) --jobs $(JOBS)
 tracked_c = $(shell git ls-files '*.c' '*.h')
 fmt:
 	$(Q)clang-format -i $(tracked_c)
