@@ -130,7 +130,8 @@ static void post(struct pool *p) {
 }
 
 void pool_run(struct pool *p, pool_task *task, void *context, int32_t n_tasks) {
-    if (p->cpus && !(p->has_caller && pthread_equal(p->pinned_caller, pthread_self()))) {
+    if (p->cpus &&
+        !(p->has_caller && pthread_equal(p->pinned_caller, pthread_self()))) {
         pin(p, 0);
         p->pinned_caller = pthread_self();
         p->has_caller = true;
