@@ -16,13 +16,13 @@ static const struct {
     [ROUTE_PREDICT] = {"/predict", true, false},
     [ROUTE_PIPELINE] = {"/", true, false},
     [ROUTE_TOKENIZE] = {"/tokenize", true, false},
-    [ROUTE_INDEX] = {"/", false, true},
+    [ROUTE_INDEX] = {"/", false, false},
     [ROUTE_PING] = {"/ping", false, true},
     [ROUTE_HEALTH] = {"/health", false, true},
     [ROUTE_READY] = {"/ready", false, true},
     [ROUTE_INFO] = {"/info", false, false},
     [ROUTE_METRICS] = {"/metrics", false, false},
-    [ROUTE_OPENAPI] = {"/openapi.json", false, true},
+    [ROUTE_OPENAPI] = {"/openapi.json", false, false},
     [ROUTE_NONE] = {"other", false, true},
 };
 
