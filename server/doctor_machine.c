@@ -160,7 +160,7 @@ void doctor_check_memory(struct doctor *d) {
                   "or end other programs");
     else if (usable < 2 * NEEDED_BYTES)
         d->report(d, FINDING_WARN, "memory", detail,
-                  "that is little: lower --max-inflight-bytes of vigil serve");
+                  "that is little: lower --memory of vigil serve");
     else
         d->report(d, FINDING_OK, "memory", detail, NULL);
 }

@@ -224,7 +224,8 @@ static void compare(struct doctor *d, const struct checkpoint *c, struct self_te
         scale = fabs(plain_logit) > scale ? fabs(plain_logit) : scale;
     }
     /* int8 is coarse by design; fp32 differs by the order of its sums. */
-    bool is_right = is_finite && worst <= scale * (c->config.is_quantized ? 0.1 : 1e-3);
+    bool is_right =
+        is_finite && worst <= scale * (c->config.is_quantized ? 0.05 : 1e-3);
     snprintf(detail, sizeof detail, "%s; logits within %.2g of the reference engine's",
              said, worst);
     if (is_right)
