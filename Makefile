@@ -59,7 +59,7 @@ CFLAGS := -std=c11 -O2 -g $(WARNINGS) $(HARDEN) -ffile-prefix-map=$(CURDIR)=. \
 CPPFLAGS := -I. -D_GNU_SOURCE -DVIGIL_VERSION='"$(VERSION)"'
 LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code -Wl,--as-needed \
   $(if $(SANITIZE),-fsanitize=$(SANITIZE))
-LDLIBS := -lmicrohttpd -ljansson -lcurl-gnutls -lgnutls -lm -lpthread -ldl
+LDLIBS := -lmicrohttpd -ljansson -lgnutls -lm -lpthread -ldl
 
 # Folders where every implicit conversion is an error.
 STRICT := base/%
