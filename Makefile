@@ -286,7 +286,7 @@ $(COMPLETION): base/completion.bash $(BINARIES)
 
 # --- Fuzzing: clang, libFuzzer, ASan and UBSan, objects of their own ---------------------------
 
-FUZZ_FLAGS := -std=c11 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
+FUZZ_FLAGS := -std=c11 -O2 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
   -fno-sanitize-recover=all -DVIGIL_FUZZING
 FUZZ_OBJECTS := $(patsubst %.c,build/fuzz/%.o,$(filter-out kernels/%,$(SOURCES)))
 build/fuzz/flags: FORCE
