@@ -84,12 +84,14 @@ void doctor_check_processor(struct doctor *d) {
 
 /* Processors that a cgroup allows, version 2 or 1; 0: as many as there are. */
 static double cgroup_processors(const struct doctor *d, const char **path) {
-    char text[64];
-    long long quota, period;
-    *path = "/sys/fs/cgroup/cpu.max";
-    if (read_text(d, *path, text, sizeof text) &&
-        sscanf(text, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0)
-        return (double)quota / (double)period;
+    char text[64], *end;
+    int64_t quota, period;
+    *path = "/sys/fs/cgroup/cpu.max"; /* "50000 100000" or "max 100000" */
+    if (read_text(d, *path, text, sizeof text) && isdigit((unsigned char)text[0])) {
+        quota = strtoll(text, &end, 10);
+        period = strtoll(end, NULL, 10);
+        return quota > 0 && period > 0 ? (double)quota / (double)period : 0;
+    }
     *path = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us";
     quota = read_number(d, *path);
     period = read_number(d, "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
