@@ -78,6 +78,7 @@ static void read_start(struct gate *g, uint8_t c) {
     } else if (is_token(c)) {
         g->state = GATE_METHOD;
         g->n_word = 1;
+        g->n_head = 1;
     } else {
         malformed(g, "not a request line");
     }

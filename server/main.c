@@ -348,8 +348,9 @@ static void sweep(struct server *s, int64_t idle_ns) {
 static void log_ready(const struct server *s) {
     char url[FILE_PATH_BYTES];
     struct log_line line;
-    snprintf(url, sizeof url, "%s://%s:%d", s->key ? "https" : "http", s->settings.host,
-             s->port);
+    bool is_ipv6 = strchr(s->settings.host, ':') != NULL;
+    snprintf(url, sizeof url, is_ipv6 ? "%s://[%s]:%d" : "%s://%s:%d",
+             s->key ? "https" : "http", s->settings.host, s->port);
     log_begin(&line, LOG_LEVEL_INFO, "ready");
     log_integer(&line, "port", s->port);
     log_string(&line, "url", url);
