@@ -232,13 +232,18 @@ static void count_unsent(struct load *l) {
 static enum status drive(struct load *l, struct error *err) {
     enum status status = STATUS_OK;
     int64_t now = clock_now_ns();
+    const volatile sig_atomic_t *is_stopped = l->options->is_stopped;
     while (now < l->end_ns && !status) {
         int64_t until = send_due(l, now);
         status =
             http_client_wait(l->client, until < l->end_ns ? until : l->end_ns, err);
         now = clock_now_ns();
+        if (is_stopped && *is_stopped)
+            l->end_ns = now;
     }
     l->is_sending = false;
+    if (l->end_ns <= l->begin_ns)
+        return error_set(err, STATUS_CANCELLED, "stopped before the measured time");
     count_unsent(l);
     while (http_client_n_busy(l->client) && !status) /* ends by its timeout */
         status = http_client_wait(l->client, INT64_MAX, err);
@@ -339,7 +344,7 @@ enum status load_run(const struct load_options *options, struct load_requests *r
         l.begin_ns = start + options->warmup_ns;
         l.end_ns = l.begin_ns + options->duration_ns;
         status = drive(&l, err);
-        out->seconds = 1e-9 * (double)options->duration_ns;
+        out->seconds = 1e-9 * (double)(l.end_ns - l.begin_ns);
         out->client_busy =
             (cpu_seconds() - cpu) / (1e-9 * (double)(clock_now_ns() - start));
     }

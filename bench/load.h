@@ -13,6 +13,7 @@
 #ifndef VIGIL_BENCH_LOAD_H
 #define VIGIL_BENCH_LOAD_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,6 +36,7 @@ struct load_options {
     size_t batch; /* texts a request */
     int64_t duration_ns, warmup_ns, timeout_ns;
     bool is_spinning;
+    const volatile sig_atomic_t *is_stopped; /* ends the measured time early; or NULL */
 };
 
 #define LOAD_CODES 600
@@ -60,7 +62,8 @@ enum status load_requests_make(const struct load_options *options,
 void load_requests_free(struct load_requests *r);
 
 /* Sends one request first and fails when it is not answered 200 (429 and 503 are fine): a
- * wrong path or key is an error here, not a count. */
+ * wrong path or key is an error here, not a count. STATUS_CANCELLED when it was stopped
+ * before the measured time. */
 enum status load_run(const struct load_options *options, struct load_requests *requests,
                      struct load_result *out, struct error *err);
 

@@ -2,6 +2,7 @@
  *
  * main.c - vigil-bench: measures a server over HTTP, or the engine alone.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,6 +163,19 @@ static enum status run_engine(const struct options *o, const char *path,
     return status;
 }
 
+static volatile sig_atomic_t is_stopped;
+
+static void on_interrupt(int number) {
+    (void)number;
+    is_stopped = 1;
+}
+
+/* Ctrl-C once: what was measured so far is shown; twice: the end. */
+static void watch_interrupts(void) {
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+}
+
 static enum load_route route_of(const char *name) {
     static const char *const names[] = {"native", "sagemaker", "tei", "huggingface"};
     for (int i = 0; i < 3; i++)
@@ -201,6 +215,7 @@ static enum status run_load(const struct options *o, const char *path,
         .warmup_ns = o->warmup_ns,
         .timeout_ns = o->timeout_ns,
         .is_spinning = o->is_spinning,
+        .is_stopped = &is_stopped,
     };
     if (!(o->rate >= 0) || o->rate > 1e7)
         return error_set(err, STATUS_INVALID, "--rate: expected 0 to 10 million");
@@ -209,6 +224,7 @@ static enum status run_load(const struct options *o, const char *path,
                          "--entities: only the native route has evidence spans");
     if (o->svg && !o->is_sweep)
         return error_set(err, STATUS_INVALID, "--svg: only with --sweep");
+    watch_interrupts();
     enum status status = read_texts(o, path, &texts, err);
     if (!status)
         status = load_requests_make(&load, &texts, &requests, err);

@@ -63,7 +63,7 @@ static enum status measure_steps(struct sweep *s, const struct load_options *opt
         s->n++;
         if (out)
             report_sweep_line(o.rate, r, out);
-        if (!keeps_up(r))
+        if (!keeps_up(r) || (o.is_stopped && *o.is_stopped))
             break;
     }
     return STATUS_OK;

@@ -23,7 +23,7 @@ struct texts {
     const char *source; /* the file's path, or "made-up texts" */
 };
 
-/* A text a line, or {"text":"…"} a line; empty lines are skipped; at most max_texts of them
+/* A text a line, or {"text":"…"} a line; empty ones are skipped; at most max_texts of them
  * (0: all). STATUS_INVALID when there is none, or for a line of JSON without a text: the
  * message says which line. *out is owned by the caller, freed by texts_free; path must
  * outlive it. */

@@ -221,6 +221,19 @@ def test_sweep(texts, tmp_path):
     assert "prefers-color-scheme:dark" in tree.find(f"{svg}style").text
 
 
+def test_an_interrupt_shows_what_was_measured(texts):
+    with StandIn() as server:
+        process = subprocess.Popen(
+            [BIN / "vigil", "bench", "--url", server.url, "--json", "--warmup", "0s", "--duration",
+             "60s", texts], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        while len(server.seen) < 200:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        result = json.loads(process.communicate(timeout=30)[0])["result"]
+    assert process.returncode == 0
+    assert result["codes"]["200"] >= 100 and 0 < result["seconds"] < 60
+
+
 # ---- what is wrong ------------------------------------------------------------------------
 
 
