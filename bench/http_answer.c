@@ -12,6 +12,8 @@ struct head {
     int code;
     size_t n_bytes; /* its empty line included */
     size_t length;  /* of the body, or NO_LENGTH */
+    const char *timing;
+    size_t n_timing;
     bool is_chunked, is_closing;
 };
 
@@ -57,7 +59,10 @@ static bool parse_field(const char *line, size_t n, struct head *out) {
         value_bytes--;
     if (is_word(line, name_bytes, "content-length"))
         return parse_length(value, value_bytes, &out->length);
-    if (is_word(line, name_bytes, "transfer-encoding"))
+    if (is_word(line, name_bytes, "server-timing")) {
+        out->timing = value;
+        out->n_timing = value_bytes;
+    } else if (is_word(line, name_bytes, "transfer-encoding"))
         out->is_chunked = is_word(value, value_bytes, "chunked");
     else if (is_word(line, name_bytes, "connection"))
         out->is_closing =
@@ -182,7 +187,10 @@ enum http_parse http_answer_parse(char *data, size_t n_bytes, bool is_end,
         if (head.code >= 200)
             break;
     }
-    *out = (struct http_answer){.code = head.code, .is_closing = head.is_closing};
+    *out = (struct http_answer){.code = head.code,
+                                .timing = head.timing,
+                                .n_timing = head.n_timing,
+                                .is_closing = head.is_closing};
     enum http_parse parse =
         parse_body(&head, data + at, n_bytes - at, is_end, out, &n_body_bytes);
     *n_used = at + n_body_bytes;

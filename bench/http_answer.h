@@ -14,6 +14,8 @@ struct http_answer {
     int code;         /* 100 to 599 */
     const char *body; /* [n_body], into the bytes that were given */
     size_t n_body;
+    const char *timing; /* [n_timing] of the Server-Timing header; NULL: none */
+    size_t n_timing;
     bool is_closing; /* the server closes the connection after this answer */
 };
 

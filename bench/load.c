@@ -156,6 +156,27 @@ static void send_next(struct load *l, size_t connection, int64_t due_ns) {
     http_client_send(l->client, connection, q->bytes, q->n_bytes);
 }
 
+/* Nanoseconds of "compute;dur=MS" in a Server-Timing header; -1: there is none. The text
+ * ends with the line, so strtod does too. */
+static int64_t engine_ns(const struct http_answer *answer) {
+    static const char key[] = "compute;dur=";
+    const char *at = answer->timing
+                         ? memmem(answer->timing, answer->n_timing, key, sizeof key - 1)
+                         : NULL;
+    double ms = at ? strtod(at + sizeof key - 1, NULL) : -1;
+    return ms >= 0 && ms < 1e7 ? (int64_t)(ms * 1e6) : -1;
+}
+
+static void count_parts(struct load_result *r, int64_t latency_ns,
+                        const struct http_answer *answer) {
+    int64_t engine = engine_ns(answer);
+    if (engine < 0)
+        return;
+    histogram_add(&r->engine, (uint64_t)engine);
+    histogram_add(&r->around,
+                  latency_ns > engine ? (uint64_t)(latency_ns - engine) : 0);
+}
+
 static void count(struct load *l, const struct flight *f, enum http_outcome outcome,
                   const struct http_answer *answer, int64_t now) {
     struct load_result *r = l->result;
@@ -175,6 +196,8 @@ static void count(struct load *l, const struct flight *f, enum http_outcome outc
                   : is_refusal ? &r->refused
                                : &r->failed,
                   (uint64_t)(now - f->due_ns));
+    if (is_good)
+        count_parts(r, now - f->due_ns, answer);
 }
 
 static void on_done(void *user, size_t connection, enum http_outcome outcome,

@@ -43,6 +43,8 @@ struct load_options {
 
 struct load_result {
     struct histogram answered; /* latencies of code 200 */
+    struct histogram engine;   /* of these, what the server says its engine took */
+    struct histogram around;   /* and the rest: queue, HTTP, JSON, tokens, the wire */
     struct histogram refused;  /* of 429 and 503 */
     struct histogram failed;   /* of all other codes */
     uint64_t codes[LOAD_CODES];

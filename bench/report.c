@@ -82,6 +82,8 @@ void report_table(const struct load_options *options, const struct load_result *
     fprintf(out, "%-22s %9s %9s %9s %9s %9s %9s %9s\n", "latency, ms", "n", "mean",
             "p50", "p90", "p99", "p99.9", "max");
     print_latencies("answered (200)", &result->answered, out);
+    print_latencies("  the engine's part", &result->engine, out);
+    print_latencies("  all else", &result->around, out);
     if (h)
         print_latencies("  if none had waited", h, out);
     print_latencies("refused (429, 503)", &result->refused, out);
@@ -127,6 +129,10 @@ static json_t *result_json(const struct load_options *options,
     struct histogram *h = corrected(options, r);
     json_t *latency = json_object();
     json_object_set_new(latency, "answered", latencies_json(&r->answered));
+    if (r->engine.n) {
+        json_object_set_new(latency, "engine", latencies_json(&r->engine));
+        json_object_set_new(latency, "around_engine", latencies_json(&r->around));
+    }
     if (h)
         json_object_set_new(latency, "answered_corrected", latencies_json(h));
     json_object_set_new(latency, "refused", latencies_json(&r->refused));

@@ -39,6 +39,7 @@ class StandIn(http.server.ThreadingHTTPServer):
     def __init__(self, answer=lambda n: (200, b"{}"), seconds=0.0):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer, self.seconds = answer, seconds
+        self.timing = ""
         self.seen, self.lock = [], threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -75,6 +76,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(answer[0])
         self.send_header("Content-Length", str(len(answer[1])))
+        if self.server.timing:
+            self.send_header("Server-Timing", self.server.timing)
         self.end_headers()
         self.wfile.write(answer[1])
 
@@ -147,6 +150,16 @@ def test_what_is_asked_for_is_sent(texts):
         assert headers["Content-Type"] == "application/json"
         assert headers["Host"] == server.url.removeprefix("http://")
         assert json.loads(body)["entities"] is True
+
+
+def test_the_engines_part(texts):
+    with StandIn(seconds=0.005) as server:
+        server.timing = "parse;dur=0.1, queue;dur=1, compute;dur=2.5"
+        latency = figures("--url", server.url, *SHORT, texts)["result"]["latency_ms"]
+    assert latency["engine"]["n"] == latency["around_engine"]["n"] == latency["answered"]["n"]
+    assert latency["engine"]["min"] == latency["engine"]["max"] == 2.5
+    assert latency["around_engine"]["max"] == pytest.approx(latency["answered"]["max"] - 2.5)
+    assert latency["around_engine"]["min"] >= 2.5
 
 
 def test_refusals_stand_apart(texts):
@@ -340,6 +353,7 @@ def test_real_server(server, texts, route, batch):
     result = figures("--url", server, "--route", route, "--batch", batch, *SHORT, texts)["result"]
     assert set(result["codes"]) == {"200"} and result["no_answer"] == {}
     assert result["texts_per_s"] > 0
+    assert result["latency_ms"]["engine"]["n"] == result["due"]
 
 
 def test_real_server_open_loop_with_entities(server, texts):

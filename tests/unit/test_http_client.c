@@ -171,6 +171,23 @@ static void garbage_is_malformed(void **state) {
     free(endless);
 }
 
+static void timings_are_found(void **state) {
+    (void)state;
+    char data[] =
+        "HTTP/1.1 200 OK\r\nserver-timing:  parse;dur=0.1, compute;dur=2.5 \r\n"
+        "Content-Length: 0\r\n\r\n";
+    struct http_answer a;
+    size_t n_used;
+    assert_int_equal(http_answer_parse(data, sizeof data - 1, false, &a, &n_used),
+                     HTTP_COMPLETE);
+    assert_int_equal(a.n_timing, strlen("parse;dur=0.1, compute;dur=2.5"));
+    assert_memory_equal(a.timing, "parse;dur=0.1, compute;dur=2.5", a.n_timing);
+    char none[] = OK_HELLO;
+    assert_int_equal(http_answer_parse(none, sizeof none - 1, false, &a, &n_used),
+                     HTTP_COMPLETE);
+    assert_null(a.timing);
+}
+
 /* ---- a server in a thread --------------------------------------------------------- */
 
 #define REQUEST "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody"
@@ -437,6 +454,7 @@ int main(void) {
         cmocka_unit_test(answers_are_read_however_they_are_split),
         cmocka_unit_test(a_body_may_end_with_the_connection),
         cmocka_unit_test(garbage_is_malformed),
+        cmocka_unit_test(timings_are_found),
         cmocka_unit_test(a_connection_is_kept),
         cmocka_unit_test(a_closed_connection_is_opened_again),
         cmocka_unit_test(failures_are_told_apart),
