@@ -65,7 +65,9 @@ LDLIBS := -lmicrohttpd -ljansson -lgnutls -lm -lpthread -ldl
 STRICT := base/%
 STRICT_FLAGS := -Wconversion -Wsign-conversion
 
-KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
+# ASan's stand-in for the stack aligns to less than a vector of 64 bytes: not in kernels.
+KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math \
+  $(if $(findstring address,$(SANITIZE)),--param=asan-use-after-return=0)
 AVX2 := -mavx2 -mfma -mf16c
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512
 flags_for = $(if $(filter kernels/cpu/%,$1),$(KERNEL_FLAGS),$(GUARD)) \
