@@ -6,6 +6,7 @@
 #ifndef VIGIL_MODEL_UTF8_H
 #define VIGIL_MODEL_UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,6 +48,18 @@ static inline size_t utf8_read(const char *text, size_t n_bytes, uint32_t *point
     }
     *point = value;
     return n_tail + 1;
+}
+
+static inline bool utf8_is_valid(const char *text, size_t n_bytes) {
+    for (size_t at = 0; at < n_bytes;) {
+        uint32_t point;
+        size_t n = utf8_read(text + at, n_bytes - at, &point);
+        /* U+FFFD itself is legal, and the only one of its three bytes. */
+        if (point == UTF8_REPLACEMENT && (n != 3 || (uint8_t)text[at] != 0xEF))
+            return false;
+        at += n;
+    }
+    return true;
 }
 
 #endif

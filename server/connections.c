@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "server/connections_table.h"
+#include "server/request.h"
 
 #define MAX_FDS (1 << 20)
 /* What a refused client may still send without having its answer torn away by a reset. */
@@ -65,6 +66,9 @@ enum status connections_add(int fd, bool is_tls, struct error *err) {
     c->fd = fd;
     c->is_tls = is_tls;
     atomic_store(&c->read_ns, clock_now_ns());
+    /* Nothing of the handshake comes by here: it has to be over in the time for a head. */
+    if (is_tls)
+        atomic_store(&c->began_ns, clock_now_ns());
     pthread_mutex_lock(&table.lock);
     free(atomic_exchange(&table.by_fd[fd], c));
     if (fd > table.highest)
@@ -118,7 +122,8 @@ static void refuse(struct connection *c, const struct channel *channel) {
     struct fault fault = {0};
     struct buffer body = {.max_bytes = 4096};
     struct error err = {0};
-    char head[256], rest[4096];
+    char head[256], rest[4096], id[REQUEST_ID_BYTES];
+    struct log_line line;
     if (c->is_refused)
         return;
     c->is_refused = true;
@@ -130,12 +135,19 @@ static void refuse(struct connection *c, const struct channel *channel) {
         return;
     int code = fault_code(fault.kind);
     metrics_gate(table.options.metrics, code);
-    log_message(LOG_LEVEL_INFO, "refused", "%d %s", code, fault.message);
+    request_make_id(id);
+    log_begin(&line, LOG_LEVEL_INFO, "refused");
+    log_integer(&line, "code", code);
+    log_string(&line, "error", fault_type(fault.kind));
+    log_string(&line, "message", fault.message);
+    log_string(&line, "request_id", id);
+    log_end(&line);
     if (fault_write(&fault, &body, &err) == STATUS_OK) {
         int n = snprintf(head, sizeof head,
                          "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
-                         "Connection: close\r\nContent-Length: %zu\r\n\r\n",
-                         code, fault_reason(fault.kind), body.n_bytes);
+                         "X-Request-Id: %s\r\nConnection: close\r\n"
+                         "Content-Length: %zu\r\n\r\n",
+                         code, fault_reason(fault.kind), id, body.n_bytes);
         struct buffer whole = {.max_bytes = 8192};
         if (buffer_append(&whole, head, (size_t)n, &err) == STATUS_OK &&
             buffer_append(&whole, body.data, body.n_bytes, &err) == STATUS_OK)
@@ -219,7 +231,8 @@ static bool is_slow(const struct connection *c, int64_t now) {
         return false;
     if (!atomic_load((atomic_bool *)&c->is_in_body))
         return spent > o->head_ns;
-    if (spent > o->body_ns)
+    int64_t silent = now - atomic_load((_Atomic int64_t *)&c->read_ns);
+    if (spent > o->body_ns || silent > o->head_ns)
         return true;
     double expected =
         (double)(spent - o->body_grace_ns) * 1e-9 * (double)o->min_bytes_per_s;

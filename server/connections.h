@@ -26,8 +26,8 @@
 #include "server/metrics.h"
 
 struct connections_options {
-    int64_t head_ns;       /* from the first byte of a head to its last */
-    int64_t body_ns;       /* for a body, whatever its size */
+    int64_t head_ns; /* from the first byte of a head to its last; silence in a body */
+    int64_t body_ns; /* for a body, whatever its size */
     int64_t body_grace_ns; /* from then on, a body must keep up min_body_bytes_per_s */
     int64_t min_bytes_per_s;
     struct batcher *batcher;
@@ -37,6 +37,9 @@ struct connections_options {
 /* One for the process: the functions named recv have no other way to it. */
 enum status connections_open(const struct connections_options *options,
                              struct error *err);
+/* Before a server speaks TLS: finds GnuTLS's own reader, which ours then stands before. It
+ * also is what brings connections_tls.c into the program. */
+enum status connections_open_tls(struct error *err);
 void connections_close(void);
 
 enum status connections_add(int fd, bool is_tls, struct error *err);

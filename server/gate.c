@@ -168,7 +168,6 @@ static void read_name(struct gate *g, uint8_t c) {
             g->n_encodings++;
         }
         g->n_digits = 0;
-        g->is_value_ended = false;
         g->state = GATE_SPACE;
     } else if (!is_token(c)) {
         malformed(g, c == ' ' || c == '\t' ? "white space before the colon of a header"
@@ -180,11 +179,10 @@ static void read_name(struct gate *g, uint8_t c) {
     }
 }
 
-/* A byte of Content-Length: digits, then at most white space. */
+/* A byte of Content-Length: digits alone. White space behind them is legal, but the library
+ * would answer it in a way of its own. */
 static void read_length(struct gate *g, uint8_t c) {
-    if (c == ' ' || c == '\t') {
-        g->is_value_ended = true;
-    } else if (c < '0' || c > '9' || g->is_value_ended) {
+    if (c < '0' || c > '9') {
         malformed(g, "Content-Length must be a number");
     } else if (g->n_digits >= 18) {
         g->is_length_wide = true;

@@ -49,7 +49,7 @@ struct gate {
     uint64_t content_length, n_body_left;
     uint32_t n_target, n_head, n_headers, n_word, n_digits;
     uint32_t n_hosts, n_lengths, n_encodings;
-    bool is_http_1_0, is_blank_seen, is_length_wide, is_value_ended;
+    bool is_http_1_0, is_blank_seen, is_length_wide;
     uint8_t field; /* which header is being read */
     char word[GATE_WORD_BYTES];
 };

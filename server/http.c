@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -17,8 +19,9 @@
 
 #define BACKLOG 1024
 #define CONNECTION_MEMORY_BYTES (32u << 10)
-/* A body of a refused request up to this size is read, so that the connection can go on. */
-#define MAX_DISCARDED_BYTES (64u << 10)
+/* A body of a refused request up to this size is read, so that the connection can go on; of
+ * a larger one the client may see a reset in place of the answer. */
+#define MAX_DISCARDED_BYTES (16u << 20)
 #define RETRY_AFTER_SECONDS "1"
 
 #if MHD_VERSION < 0x00097002
@@ -28,10 +31,13 @@
 struct http {
     struct http_options options;
     struct MHD_Daemon *daemon;
+    atomic_int
+        n_suspended; /* connections; the library cannot stop while there are any */
 };
 
 /* What the library keeps for us from the first call of a request to its end. */
 struct exchange {
+    struct http *http;
     struct request *request;
     struct MHD_Connection *connection;
     int fd;
@@ -115,7 +121,9 @@ static void add_headers(struct MHD_Response *response, const struct http *h,
     if (r->fault.kind == FAULT_OVERLOADED || r->fault.kind == FAULT_NOT_READY)
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER,
                                 RETRY_AFTER_SECONDS);
-    if (service_is_draining(h->options.service))
+    /* After a POST without a length nobody knows where the next request begins. */
+    if (service_is_draining(h->options.service) ||
+        r->fault.kind == FAULT_LENGTH_REQUIRED)
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
 }
 
@@ -172,6 +180,7 @@ static struct exchange *begin(struct http *h, struct MHD_Connection *connection,
     struct exchange *x = calloc(1, sizeof *x);
     if (!x)
         return NULL;
+    x->http = h;
     x->connection = connection;
     x->fd = fd_of(connection);
     x->request = request_open(h->options.service, &head);
@@ -183,10 +192,13 @@ static struct exchange *begin(struct http *h, struct MHD_Connection *connection,
     return x;
 }
 
-/* By the batcher's thread, or whichever cancels: wakes the connection's own. */
+/* By the batcher's thread, or whichever cancels: wakes the connection's own, which may free
+ * the job before this function ends. */
 static void resume(struct job *job) {
-    struct request *r = request_of_job(job);
-    MHD_resume_connection(((struct exchange *)r->context)->connection);
+    const struct exchange *x = request_of_job(job)->context;
+    struct http *h = x->http;
+    MHD_resume_connection(x->connection);
+    atomic_fetch_sub(&h->n_suspended, 1);
 }
 
 /* The body is whole. */
@@ -197,11 +209,13 @@ static enum MHD_Result start(struct http *h, struct exchange *x) {
     /* Suspended first: the answer may be there before this function ends. */
     r->context = x;
     x->is_suspended = true;
+    atomic_fetch_add(&h->n_suspended, 1);
     MHD_suspend_connection(x->connection);
     connections_watch(x->fd, &r->call.job);
     if (!request_submit(r, resume)) {
         connections_watch(x->fd, NULL);
         MHD_resume_connection(x->connection);
+        atomic_fetch_sub(&h->n_suspended, 1);
     }
     return MHD_YES;
 }
@@ -218,7 +232,9 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection,
         if (!x)
             return MHD_NO;
         struct request *r = x->request;
-        if (r->fault.kind != FAULT_NONE && r->content_length > MAX_DISCARDED_BYTES &&
+        bool is_waiting = header(connection, MHD_HTTP_HEADER_EXPECT) != NULL;
+        if (r->fault.kind != FAULT_NONE &&
+            (r->content_length > MAX_DISCARDED_BYTES || is_waiting) &&
             !request_start(r))
             return answer(h, x);
         return MHD_YES;
@@ -289,6 +305,10 @@ enum status http_open(const struct http_options *options, struct http **out,
     if (!h)
         return error_set(err, STATUS_NO_MEMORY, "no memory for the HTTP server");
     h->options = *options;
+    if (options->tls_key && connections_open_tls(err) != STATUS_OK) {
+        free(h);
+        return err->status;
+    }
     unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME |
                      MHD_USE_ITC | MHD_USE_ERROR_LOG;
     struct MHD_OptionItem tls[] = {
@@ -342,6 +362,9 @@ void http_drain(struct http *h) {
 void http_close(struct http *h) {
     if (!h)
         return;
+    /* Their jobs are done, but whoever does them may not have come to say so yet. */
+    while (atomic_load(&h->n_suspended) > 0)
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     MHD_stop_daemon(h->daemon);
     free(h);
 }

@@ -18,6 +18,8 @@ enum status service_write_index(struct service *s, struct buffer *out,
         status = buffer_printf(out, err, "%s\"%s %s\"", i ? "," : "",
                                route_is_post((enum route)i) ? "POST" : "GET",
                                route_name((enum route)i));
+    if (status == STATUS_OK)
+        status = buffer_printf(out, err, ",\"POST /endpoints/{name}/invocations\"");
     return status == STATUS_OK
                ? buffer_printf(out, err, "],\"docs\":\"/openapi.json\"}")
                : status;

@@ -218,7 +218,7 @@ static void put_histogram(struct page *p, const char *name, const char *label,
     n += value(&h->counts[h->n_bounds]);
     PUT(p, "%s_bucket{%sle=\"+Inf\"} %llu\n", name, label, (unsigned long long)n);
     size_t n_label = strlen(label);
-    char braces[64] = "";
+    char braces[100] = "";
     if (n_label)
         snprintf(braces, sizeof braces, "{%.*s}", (int)n_label - 1, label);
     PUT(p, "%s_sum%s %.9g\n", name, braces, (double)value(&h->sum) * h->scale);
@@ -236,13 +236,16 @@ static void put_escaped(struct page *p, const char *text) {
 }
 
 static void put_requests(struct page *p, const struct metrics *m) {
-    put_head(p, "vigil_requests_total", "counter", "Requests by route and HTTP code.");
+    put_head(p, "vigil_requests_total", "counter",
+             "Requests by route, method and HTTP code.");
     for (int r = 0; r < ROUTE_COUNT; r++)
         for (int c = 0; c < N_CODES; c++) {
             uint64_t n = value(&m->requests[r][c]);
             if (n)
-                PUT(p, "vigil_requests_total{route=\"%s\",code=\"%d\"} %llu\n",
-                    route_name(r), CODES[c], (unsigned long long)n);
+                PUT(p,
+                    "vigil_requests_total{route=\"%s\",method=\"%s\",code=\"%d\"} "
+                    "%llu\n",
+                    route_name(r), route_method(r), CODES[c], (unsigned long long)n);
         }
     put_head(
         p, "vigil_refused_connections_total", "counter",
@@ -256,8 +259,9 @@ static void put_requests(struct page *p, const struct metrics *m) {
     put_head(p, "vigil_request_duration_seconds", "histogram",
              "From the request's head to the last byte of its answer, by route.");
     for (int r = 0; r < ROUTE_COUNT; r++) {
-        char label[64];
-        snprintf(label, sizeof label, "route=\"%s\",", route_name(r));
+        char label[96];
+        snprintf(label, sizeof label, "route=\"%s\",method=\"%s\",", route_name(r),
+                 route_method(r));
         uint64_t n = 0;
         for (int c = 0; c < N_CODES; c++)
             n += value(&m->requests[r][c]);

@@ -71,9 +71,15 @@ static void check_media_type(struct request *r, const char *value) {
         fault_set(&r->fault, FAULT_MEDIA_TYPE, "the charset must be utf-8");
 }
 
+void request_make_id(char out[REQUEST_ID_BYTES]) {
+    static atomic_uint_fast64_t n_made;
+    snprintf(out, REQUEST_ID_BYTES, "%08llx-%06llx",
+             (unsigned long long)(clock_wall_ns() / CLOCK_NS_PER_SECOND),
+             (unsigned long long)atomic_fetch_add(&n_made, 1));
+}
+
 /* What a client sent, when it can go into a header and a log as it is; else one of our own. */
 static void set_id(struct request *r, const char *sent) {
-    static atomic_uint_fast64_t n_made;
     size_t n = sent ? strlen(sent) : 0;
     size_t n_good =
         sent ? strspn(sent, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW"
@@ -82,9 +88,7 @@ static void set_id(struct request *r, const char *sent) {
     if (n > 0 && n == n_good && n < sizeof r->id)
         memcpy(r->id, sent, n + 1);
     else
-        snprintf(r->id, sizeof r->id, "%08llx-%06llx",
-                 (unsigned long long)(clock_wall_ns() / CLOCK_NS_PER_SECOND),
-                 (unsigned long long)atomic_fetch_add(&n_made, 1));
+        request_make_id(r->id);
 }
 
 /* Everything that can be said before the body comes. */

@@ -56,6 +56,9 @@ struct request {
     bool is_replied;
 };
 
+/* An id that no other request of this process has. Any thread. */
+void request_make_id(char out[REQUEST_ID_BYTES]);
+
 /* *out is owned by the caller (request_close). NULL when there is no memory at all. */
 struct request *request_open(struct service *service, const struct request_head *head);
 void request_close(struct request *r);

@@ -30,6 +30,10 @@ const char *route_name(enum route route) {
     return TABLE[route].path;
 }
 
+const char *route_method(enum route route) {
+    return route == ROUTE_NONE ? "other" : TABLE[route].is_post ? "POST" : "GET";
+}
+
 bool route_is_open(enum route route) {
     return TABLE[route].is_open;
 }

@@ -28,6 +28,8 @@ enum route {
 
 /* "/v1/classify": a constant, for logs and metrics. */
 const char *route_name(enum route route);
+/* "POST", "GET" (HEAD too), "other": with the name it is one route alone. */
+const char *route_method(enum route route);
 /* Answered without a key, and before the model is loaded. */
 bool route_is_open(enum route route);
 /* Takes a body. */

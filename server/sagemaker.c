@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "model/utf8.h"
 #include "server/dialect.h"
 
 static bool read_line(struct call *c, const char *line, size_t n_bytes,
@@ -56,8 +57,11 @@ static bool read_lines(struct call *c, const char *body, size_t n_bytes,
 static bool sagemaker_read(struct call *c, enum media_type type, const char *body,
                            size_t n_bytes, struct fault *f) {
     static const char *const KEYS[] = {"inputs", NULL};
-    if (type == MEDIA_TEXT)
+    if (type == MEDIA_TEXT) {
+        if (!utf8_is_valid(body, n_bytes))
+            return fault_set(f, FAULT_MALFORMED, "the text is not UTF-8");
         return call_add_bytes(c, body, n_bytes, f);
+    }
     if (type == MEDIA_LINES)
         return read_lines(c, body, n_bytes, f);
     if (!call_parse(c, body, n_bytes, f))
