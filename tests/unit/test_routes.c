@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include "server/routes.h"
@@ -54,10 +55,12 @@ static void test_not_found(void **state) {
         assert_int_equal(route_find("POST", PATHS[i], &f, &allow), ROUTE_NONE);
         assert_int_equal(f.kind, FAULT_NOT_FOUND);
     }
-    char path[128] = "/endpoints/";
-    memset(path + 11, 'a', 64);
-    strcat(path, "/invocations");
-    expect("POST", path, ROUTE_NONE);
+    char path[128];
+    for (int n = 63; n <= 64; n++) {
+        snprintf(path, sizeof path, "/endpoints/%.*s/invocations", n,
+                 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+        expect("POST", path, n == 63 ? ROUTE_INVOCATIONS : ROUTE_NONE);
+    }
 }
 
 static void test_methods(void **state) {
