@@ -22,8 +22,9 @@ comma := ,
 V ?= 0
 CC := gcc
 SANITIZE ?=
+EMULATE ?=
 sanitize_name = $(subst address,asan,$(subst thread,tsan,$(firstword $(subst $(comma), ,$1))))
-BUILD ?= build$(if $(SANITIZE),/$(call sanitize_name,$(SANITIZE)))
+BUILD ?= build$(if $(SANITIZE),/$(call sanitize_name,$(SANITIZE)))$(if $(EMULATE),/emulated)
 PREFIX ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
@@ -65,14 +66,26 @@ LDLIBS := -lmicrohttpd -ljansson -lgnutls -lm -lpthread -ldl
 STRICT := base/%
 STRICT_FLAGS := -Wconversion -Wsign-conversion
 
-KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
+# ASan's stand-in for the stack aligns to less than a vector of 64 bytes: not in kernels.
+KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math \
+  $(if $(findstring address,$(SANITIZE)),--param=asan-use-after-return=0)
 AVX2 := -mavx2 -mfma -mf16c
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512
+AVX512_VNNI := -mavx512vnni
+AVX512_BF16 := -mavx512bf16
+# make EMULATE=avx512: the AVX-512 kernels on SIMDe, for test-emulated alone.
+ifeq ($(EMULATE),avx512)
+AVX512 := -std=gnu11 -Wno-psabi $(AVX2) -DVIGIL_EMULATE_AVX512
+AVX512_VNNI :=
+AVX512_BF16 :=
+ISA_FLAGS := -DVIGIL_EMULATE_AVX512
+endif
 flags_for = $(if $(filter kernels/cpu/%,$1),$(KERNEL_FLAGS),$(GUARD)) \
   $(if $(filter $(STRICT),$1),$(STRICT_FLAGS)) \
   $(if $(filter %_avx2.c,$1),$(AVX2)) \
-  $(if $(filter %_avx512.c,$1),$(AVX512) -mavx512vnni) \
-  $(if $(filter %_avx512bf16.c,$1),$(AVX512) -mavx512bf16)
+  $(if $(filter %_avx512.c,$1),$(AVX512) $(AVX512_VNNI)) \
+  $(if $(filter %_avx512bf16.c,$1),$(AVX512) $(AVX512_BF16)) \
+  $(if $(filter %/isa.c,$1),$(ISA_FLAGS))
 
 # --- What there is -------------------------------------------------------------------------
 
@@ -101,7 +114,7 @@ COMPLETION := $(BUILD)/completion/vigil.bash
 
 # --- Targets for people --------------------------------------------------------------------
 
-.PHONY: help all run test unit e2e faults test-clients fuzz asan tsan lint fmt bench install \
+.PHONY: help all run test unit e2e faults test-clients test-emulated emulated fuzz asan tsan lint fmt bench install \
   uninstall info clean size deps tests FORCE
 
 help:
@@ -116,6 +129,7 @@ help:
 	  '  test           every test that needs no network: unit, faults, e2e' \
 	  '  unit           unit tests alone; faults: failing allocations; e2e: real processes' \
 	  '  test-clients   clients from PyPI against a server, in a scratch environment' \
+	  '  test-emulated  the AVX-512 kernels on any processor with AVX2' \
 	  '  asan  tsan     unit, fault and end-to-end tests under sanitizers' \
 	  '  fuzz           each fuzz target for FUZZ_SECONDS (60); FUZZ= names some of them' \
 	  '  lint           format, static analysis, house rules;  fmt: format in place' \
@@ -158,6 +172,12 @@ asan:
 	@$(MAKE) --no-print-directory SANITIZE=address,undefined test
 tsan:
 	@$(MAKE) --no-print-directory SANITIZE=thread test
+# The kernels' tests where the processor has no AVX-512: its kernels on an emulation.
+EMULATED_TESTS := test_kernels test_engine test_golden
+test-emulated:
+	@$(MAKE) --no-print-directory EMULATE=avx512 emulated
+emulated: $(EMULATED_TESTS:%=$(BUILD)/tests/%)
+	@tests/run --build $(BUILD) --only '$(EMULATED_TESTS)' unit
 test-clients: all
 	@tests/clients/run --build $(BUILD)
 fuzz: $(FUZZERS:%=build/fuzz/bin/%)
@@ -210,13 +230,13 @@ clean:
 # --- Packages ------------------------------------------------------------------------------
 
 # Only the targets that promise it install packages; a plain `make` says what is missing.
-installing := $(filter run test unit faults e2e asan tsan lint fuzz test-clients deps,$(MAKECMDGOALS))
+installing := $(filter run test test-emulated emulated unit faults e2e asan tsan lint fuzz test-clients deps,$(MAKECMDGOALS))
 deps_mode := $(if $(installing),,--check)
 build/deps/%: docker/install-deps
 	@docker/install-deps $(deps_mode) $*
 	@mkdir -p $(@D) && touch $@
 deps: build/deps/build build/deps/test build/deps/lint build/deps/fuzz build/deps/clients
-test unit faults e2e tests: | build/deps/test
+test test-emulated unit faults e2e tests: | build/deps/test
 lint fmt: | build/deps/lint
 test-clients: | build/deps/clients
 

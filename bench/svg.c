@@ -209,10 +209,14 @@ static enum status draw_line(const struct svg_chart *chart, const struct scale *
     return status;
 }
 
-/* Names at the right end of the lines, apart from each other. */
+/* Names beside the rightmost point, apart from each other: past it a server that is overrun
+ * answers less, and the lines turn back. */
 static enum status draw_names(const struct svg_chart *chart, const struct scale *s,
                               struct buffer *b, struct error *err) {
-    const struct svg_point *last = &chart->points[chart->n_points - 1];
+    const struct svg_point *last = &chart->points[0];
+    for (size_t i = 1; i < chart->n_points; i++)
+        if (chart->points[i].x >= last->x)
+            last = &chart->points[i];
     double previous = HEIGHT;
     enum status status = STATUS_OK;
     for (size_t line = 0; line < SVG_LINES && !status; line++) {

@@ -14,6 +14,7 @@ static const double STEPS[] = {0.1, 0.2,  0.3, 0.4,  0.5, 0.6, 0.7,  0.8, 0.85,
                                0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 2.0};
 #define N_STEPS (sizeof STEPS / sizeof *STEPS)
 #define KEPT_UP 0.95          /* of what is due must be answered */
+#define ENOUGH_BEHIND 2       /* in a row: one may be a noisy moment */
 #define LEAST_CONNECTIONS 240 /* few requests wait for one; a server allows 256 */
 
 struct sweep {
@@ -50,6 +51,7 @@ static enum status measure_steps(struct sweep *s, const struct load_options *opt
                                  struct load_requests *requests, FILE *out,
                                  struct error *err) {
     struct load_options o = *options;
+    size_t n_behind = 0;
     if (o.n_connections < LEAST_CONNECTIONS)
         o.n_connections = LEAST_CONNECTIONS;
     for (size_t i = 0; i < N_STEPS; i++) {
@@ -63,7 +65,8 @@ static enum status measure_steps(struct sweep *s, const struct load_options *opt
         s->n++;
         if (out)
             report_sweep_line(o.rate, r, out);
-        if (!keeps_up(r) || (o.is_stopped && *o.is_stopped))
+        n_behind = keeps_up(r) ? 0 : n_behind + 1;
+        if (n_behind == ENOUGH_BEHIND || (o.is_stopped && *o.is_stopped))
             break;
     }
     return STATUS_OK;

@@ -71,5 +71,8 @@ static inline __m128i emulate_cvtepi32_epi8(simde__m512i v) {
 #define _mm512_cvtepi8_epi32 emulate_cvtepi8_epi32
 #define _mm512_cvtepi32_ps emulate_cvtepi32_ps
 #define _mm512_cvtps_epi32 emulate_cvtps_epi32
+/* SIMDe's own alias takes the arguments of the masked form. */
+#undef _mm512_madd_epi16
+#define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
 
 #endif

@@ -4,12 +4,12 @@
  * Hugging Face tokenizers: added tokens, clean text, ideographs, NFD, accents, lower case,
  * split at spaces, split at punctuation, longest pieces, [CLS] and [SEP].
  */
-#include "slow_tokenizer.h"
+#include "tests/fuzz/slow_tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "slow_unicode.h"
+#include "tests/fuzz/slow_unicode.h"
 
 #define N_CODE_POINTS 0x110000
 #define COUNT(rows) (sizeof(rows) / sizeof *(rows))
