@@ -217,7 +217,10 @@ static void attend_task(void *context, int32_t task, int32_t thread) {
         .scale = 1.0f / sqrtf((float)e->config.head_dim),
         .scratch = e->attention_scratch + (size_t)thread * e->attention_scratch_floats,
     };
-    e->operators->attend(&a);
+    if (e->gemm->attend)
+        e->gemm->attend(&a);
+    else
+        e->operators->attend(&a);
 }
 
 /* Moves the [CLS] rows of x and of what is encoded together, to rows 0 .. B. */

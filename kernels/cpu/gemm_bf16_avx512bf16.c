@@ -9,6 +9,7 @@
  * Limits:  k_padded % 2 == 0; any number of rows.
  * Checked: tests/unit/test_kernels.c (on SIMDe where the machine has no AVX-512 BF16).
  */
+#include "kernels/cpu/kernels.h"
 #include "kernels/cpu/simd.h"
 
 #define VALUE __m512i
@@ -24,10 +25,13 @@
 #define MULTIPLY(acc, value, weights)                                                  \
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(value), "v"(weights))
 #endif
-#define FINISH(p, row, column, acc)                                                    \
-    epilogue_store(p, row, column,                                                     \
-                   vf_add(acc, vf_load((p)->weights->bias + (column))), (p)->epilogue, \
-                   false)
+#define IS_COARSE false
+#define COLUMN_FACTORS vf
+#define FINISH(acc, quantum, bias) vf_add(acc, bias)
+
+SIMD vf column_factors(const struct packed_linear *w, int32_t column) {
+    return vf_load(w->bias + column);
+}
 
 SIMD __m512i broadcast(const char *bytes) {
     int32_t pair;

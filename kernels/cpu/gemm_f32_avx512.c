@@ -6,6 +6,7 @@
  * Design:  the tile of gemm_avx512.inc.h.   Limits: any k, any number of rows.
  * Checked: tests/unit/test_kernels.c (on SIMDe where the machine has no AVX-512).
  */
+#include "kernels/cpu/kernels.h"
 #include "kernels/cpu/simd.h"
 
 #define VALUE vf
@@ -16,10 +17,13 @@
 #define LOAD(p) vf_load((const float *)(const void *)(p))
 #define BROADCAST(p) vf_set1(*(const float *)(const void *)(p))
 #define MULTIPLY(acc, value, weights) acc = vf_fma(value, weights, acc)
-#define FINISH(p, row, column, acc)                                                    \
-    epilogue_store(p, row, column,                                                     \
-                   vf_add(acc, vf_load((p)->weights->bias + (column))), (p)->epilogue, \
-                   false)
+#define IS_COARSE false
+#define COLUMN_FACTORS vf
+#define FINISH(acc, quantum, bias) vf_add(acc, bias)
+
+SIMD vf column_factors(const struct packed_linear *w, int32_t column) {
+    return vf_load(w->bias + column);
+}
 
 #include "kernels/cpu/gemm_avx512.inc.h"
 

@@ -8,13 +8,14 @@
  * Why:     vpdpwssd multiplies as many pairs as vdpbf16ps, and the integers keep 3 to 8
  *          times more of both sides (relative error 1.2e-4 at k = 384, 3.5e-4 at 3072; of
  *          bf16 1e-3). It also needs no AVX-512 BF16.
- * Design:  the tile of gemm_avx512.inc.h. In inline assembly: see gemm_int8_avx512.c.
+ * Design:  the tile of gemm_avx512.inc.h.
  * Limits:  k_padded % 2 == 0; any number of rows.
  * Checked: tests/unit/test_kernels.c (on SIMDe where the machine has no VNNI).
  */
 #include <math.h>
 
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/dot16.h"
+#include "kernels/cpu/kernels.h"
 
 #define VALUE __m512i
 #define ACCUMULATOR __m512i
@@ -22,26 +23,22 @@
 #define STEP_ROW_BYTES 4
 #define STEP_PANEL_BYTES (COLUMNS * 4)
 #define LOAD(p) _mm512_loadu_si512((const void *)(p))
-#define BROADCAST(p) broadcast(p)
-#ifdef VIGIL_EMULATE_AVX512
-#define MULTIPLY(acc, value, weights)                                                  \
-    acc = _mm512_add_epi32(acc, _mm512_madd_epi16(value, weights))
-#else
-#define MULTIPLY(acc, value, weights)                                                  \
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(value), "v"(weights))
-#endif
-#define FINISH(p, row, column, acc)                                                    \
-    epilogue_store(p, row, column,                                                     \
-                   vf_fma(_mm512_cvtepi32_ps(acc),                                     \
-                          vf_mul(vf_set1((p)->in.quanta[row].scale),                   \
-                                 vf_load((p)->weights->scale + (column))),             \
-                          vf_load((p)->weights->bias + (column))),                     \
-                   (p)->epilogue, false)
+#define BROADCAST(p) dot16_broadcast(p)
+#define MULTIPLY(acc, value, weights) acc = dot16(acc, value, weights)
+#define IS_COARSE false
+#define COLUMN_FACTORS struct column_factors
+#define FINISH(acc, quantum, factors)                                                  \
+    vf_fma(_mm512_cvtepi32_ps(acc), vf_mul(vf_set1((quantum).scale), (factors).scale), \
+           (factors).bias)
 
-SIMD __m512i broadcast(const char *bytes) {
-    int32_t pair;
-    memcpy(&pair, bytes, sizeof pair);
-    return _mm512_set1_epi32(pair);
+struct column_factors {
+    vf scale, bias;
+};
+
+SIMD struct column_factors column_factors(const struct packed_linear *w,
+                                          int32_t column) {
+    return (struct column_factors){vf_load(w->scale + column),
+                                   vf_load(w->bias + column)};
 }
 
 #include "kernels/cpu/gemm_avx512.inc.h"
@@ -84,4 +81,5 @@ const struct cpu_gemm gemm_int16_avx512 = {.isa = "avx512-vnni",
                                            .row_levels = INT16_LEVELS,
                                            .run = run,
                                            .pack_panel = pack_panel,
-                                           .encode = encode};
+                                           .encode = encode,
+                                           .attend = attend_int16_avx512};

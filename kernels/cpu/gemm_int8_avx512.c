@@ -9,6 +9,7 @@
  * Limits:  k_padded % 4 == 0; any number of rows.
  * Checked: tests/unit/test_kernels.c (on SIMDe where the machine has no VNNI).
  */
+#include "kernels/cpu/kernels.h"
 #include "kernels/cpu/simd.h"
 
 #define VALUE __m512i
@@ -24,11 +25,22 @@
 #define MULTIPLY(acc, value, weights)                                                  \
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(value), "v"(weights))
 #endif
-#define FINISH(p, row, column, acc)                                                    \
-    epilogue_store(p, row, column,                                                     \
-                   epilogue_dequantize((p)->weights, column, _mm512_cvtepi32_ps(acc),  \
-                                       (p)->in.quanta[row]),                           \
-                   (p)->epilogue, true)
+#define IS_COARSE true
+#define COLUMN_FACTORS struct column_factors
+#define FINISH(acc, quantum, factors)                                                  \
+    vf_fma(vf_fma(vf_set1(-(quantum).zero), (factors).sum, _mm512_cvtepi32_ps(acc)),   \
+           vf_mul(vf_set1((quantum).scale), (factors).scale), (factors).bias)
+
+struct column_factors {
+    vf sum, scale, bias;
+};
+
+SIMD struct column_factors column_factors(const struct packed_linear *w,
+                                          int32_t column) {
+    return (struct column_factors){vf_load(w->column_sum + column),
+                                   vf_load(w->scale + column),
+                                   vf_load(w->bias + column)};
+}
 
 SIMD __m512i broadcast(const char *bytes) {
     int32_t four;
@@ -56,4 +68,5 @@ const struct cpu_gemm gemm_int8_avx512 = {.isa = "avx512-vnni",
                                           .weight_levels = 127,
                                           .row_levels = 255,
                                           .run = run,
-                                          .pack_panel = pack_panel};
+                                          .pack_panel = pack_panel,
+                                          .attend = attend_int16_avx512};

@@ -120,6 +120,8 @@ struct cpu_gemm {
     /* ROWS_BF16 and ROWS_INT16 (which alone sets quanta). n_values % 16 == 0. */
     void (*encode)(const float *in, size_t in_stride, uint16_t *out, size_t out_stride,
                    struct row_quantum *quanta, int32_t n_rows, int32_t n_values);
+    /* Faster than the operators' and as exact as the products, or NULL. */
+    void (*attend)(const struct attention *a);
 };
 
 /* int16: the largest norm that a row or column of n_values integers is scaled to.
@@ -135,13 +137,17 @@ static inline float int16_scale(float largest, float norm, float norm_limit) {
     return by_norm < by_largest ? by_largest : by_norm;
 }
 
-/* Floats that attend() needs: keys, values and one tile of scores. */
+/* Floats that attend() needs: keys, values and one tile of scores; or, in 16 bits, half of
+ * that for keys and values, the scores of 32 queries, and these, twice. */
 static inline size_t attention_scratch(int32_t n_keys, int32_t head_dim) {
     size_t n =
         ((size_t)n_keys + ATTENTION_PANEL - 1) / ATTENTION_PANEL * ATTENTION_PANEL;
     size_t d =
         ((size_t)head_dim + ATTENTION_PANEL - 1) / ATTENTION_PANEL * ATTENTION_PANEL;
-    return n * (size_t)head_dim + d * (size_t)n_keys + n * ATTENTION_QUERY_ROWS;
+    size_t floats =
+        n * (size_t)head_dim + d * (size_t)n_keys + n * ATTENTION_QUERY_ROWS;
+    size_t in_16_bits = n * d + n * 32 + 2 * d * 32;
+    return floats > in_16_bits ? floats : in_16_bits;
 }
 
 extern const struct cpu_operators operators_portable;
@@ -149,6 +155,7 @@ extern const struct cpu_gemm gemm_f32_portable, gemm_bf16_portable, gemm_int8_po
 #if defined __x86_64__
 extern const struct cpu_operators operators_avx2, operators_avx512;
 extern const struct cpu_gemm gemm_f32_avx2, gemm_bf16_avx2, gemm_int8_avx2;
+void attend_int16_avx512(const struct attention *a);
 extern const struct cpu_gemm gemm_f32_avx512, gemm_int8_avx512, gemm_int16_avx512,
     gemm_bf16_avx512;
 #endif

@@ -62,6 +62,9 @@ SIMD vf vf_sub(vf a, vf b) {
 SIMD vf vf_mul(vf a, vf b) {
     return _mm512_mul_ps(a, b);
 }
+SIMD vf vf_divide(vf a, vf b) {
+    return _mm512_div_ps(a, b);
+}
 /* 2^n for vectors of whole numbers n in [-126, 127]. */
 SIMD vf vf_power_of_two(vf n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(

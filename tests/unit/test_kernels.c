@@ -154,11 +154,18 @@ static void check_embed(const struct cpu_operators *ops, const char *isa, int32_
     free(want);
 }
 
-static void check_attention(const struct cpu_operators *ops, const char *isa,
-                            int32_t n_keys, int32_t n_queries, int32_t width) {
+static void check_attention(void (*attend)(const struct attention *), double tolerance,
+                            const char *isa, int32_t n_keys, int32_t n_queries,
+                            int32_t width, bool is_extreme) {
     size_t stride = stride_of(2 * width);
     float *q = random_rows(n_queries, 2 * width, 0, 2.0f);
     float *kv = random_rows(n_keys, 2 * width, 0, 1.0f);
+    if (is_extreme) { /* one direction, one length: sums as large as they get */
+        for (size_t i = 0; i < (size_t)n_queries * stride; i++)
+            q[i] = i % stride < (size_t)width ? 3.0f : 0.0f;
+        for (size_t i = 0; i < (size_t)n_keys * stride; i++)
+            kv[i] = i % stride < (size_t)(2 * width) ? -5.0f : 0.0f;
+    }
     float *out = random_rows(n_queries, 2 * width, 0, 0);
     float *scratch = memory_aligned(attention_scratch(n_keys, width) * sizeof *scratch);
     struct attention a = {.q = q,
@@ -173,7 +180,7 @@ static void check_attention(const struct cpu_operators *ops, const char *isa,
                           .head_dim = width,
                           .scale = 1.0f / sqrtf((float)width),
                           .scratch = scratch};
-    ops->attend(&a);
+    attend(&a);
     for (size_t i = 0; i < (size_t)n_queries; i++) {
         double scores[512], sum = 0, top = -INFINITY;
         for (size_t j = 0; j < (size_t)n_keys; j++) {
@@ -188,7 +195,7 @@ static void check_attention(const struct cpu_operators *ops, const char *isa,
             double want = 0;
             for (size_t j = 0; j < (size_t)n_keys; j++)
                 want += scores[j] / sum * (double)kv[j * stride + (size_t)width + d];
-            expect_near(want, (double)out[i * stride + d], 2e-5, "attention", isa,
+            expect_near(want, (double)out[i * stride + d], tolerance, "attention", isa,
                         n_keys);
         }
         for (size_t d = (size_t)width; d < 2 * (size_t)width; d++)
@@ -220,8 +227,17 @@ static void test_operators(void **state) {
         }
         for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
             for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
-                check_attention(ops, isas[i], keys[k], keys[k], widths[w]);
-                check_attention(ops, isas[i], keys[k], 1, widths[w]);
+                const struct cpu_gemm *int8 = isa_gemm(isas[i], "int8");
+                for (int32_t n = 1; n <= keys[k]; n += keys[k] > 1 ? keys[k] - 1 : 1) {
+                    check_attention(ops->attend, 2e-5, isas[i], keys[k], n, widths[w],
+                                    false);
+                    if (!int8 || !int8->attend)
+                        continue;
+                    check_attention(int8->attend, 2e-3, isas[i], keys[k], n, widths[w],
+                                    false);
+                    check_attention(int8->attend, 2e-3, isas[i], keys[k], n, widths[w],
+                                    true);
+                }
             }
     }
 }
