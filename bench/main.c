@@ -15,11 +15,12 @@
 #include "bench/report.h"
 #include "bench/sweep.h"
 #include "bench/texts.h"
+#include "bench/tokenizer.h"
 
 enum { PATH_BYTES = 4096, MADE_UP_TEXTS = 512 };
 
 struct options {
-    bool is_engine, is_probe, is_json;
+    bool is_engine, is_tokenizer, is_probe, is_json;
     const char *interactive, *cpus;
     int64_t limit;
     const char *model, *isa, *dtype;
@@ -71,6 +72,8 @@ static const struct option TABLE[] = {
      "draw the sweep: latency by throughput", SERVER},
     {"engine", 'e', OPTION_FLAG, AT(is_engine), NULL, NULL, 0, 0, NULL,
      "time the engine alone, without a server", ENGINE},
+    {"tokenizer", 0, OPTION_FLAG, AT(is_tokenizer), NULL, NULL, 0, 0, NULL,
+     "time the tokenizer alone over FILE, on one thread; prints JSON", ENGINE},
     {"model", 'm', OPTION_STRING, AT(model), "DIR", NULL, 0, 0, NULL,
      "model directory; without it weights/ade", ENGINE},
     {"threads", 't', OPTION_INTEGER, AT(n_threads), "N", "0", 0, 256, NULL,
@@ -112,6 +115,7 @@ static const struct program PROGRAM = {
     .usage = "[--url URL] [--rate N | --concurrency N] [options] [FILE]\n"
              "--sweep [--svg FILE] [options] [FILE]\n"
              "--engine [options] [FILE]\n"
+             "--tokenizer [--model DIR] [--rounds N] FILE\n"
              "--probe [--threads N] [--isa NAME]",
     .description =
         "FILE has a text a line, or {\"text\":\"...\"} a line. Without FILE the texts "
@@ -161,6 +165,22 @@ static enum status run_engine(const struct options *o, const char *path,
         status = engine_bench(&bench, &texts, stdout, err);
     texts_free(&texts);
     return status;
+}
+
+static enum status run_tokenizer(const struct options *o, const char *path,
+                                 struct error *err) {
+    char default_model[PATH_BYTES];
+    const char *model = o->model;
+    if (!path)
+        return error_set(err, STATUS_INVALID, "--tokenizer: expected a file of texts");
+    if (!model) {
+        enum status status =
+            paths_default_model(default_model, sizeof default_model, err);
+        if (status)
+            return status;
+        model = default_model;
+    }
+    return tokenizer_bench(model, path, (int)o->n_rounds, stdout, err);
 }
 
 static volatile sig_atomic_t is_stopped;
@@ -245,6 +265,8 @@ static enum status run(const struct options *o, const char *path, struct error *
     }
     if (o->is_engine || o->interactive)
         return run_engine(o, path, err);
+    if (o->is_tokenizer)
+        return run_tokenizer(o, path, err);
     if (o->is_probe)
         return engine_bench_probe(o->isa, (int32_t)o->n_threads, o->is_json, stdout,
                                   err);

@@ -264,8 +264,8 @@ static const uint8_t *add_marks(struct scan *s, const uint8_t *start,
             n_dealt += is_first;
             if (record->flags & UNICODE_MARK)
                 continue;
-            while (place.n_read < n_dealt)
-                read_marked(s, &place);
+            while (place.n_read < n_dealt && read_marked(s, &place))
+                continue;
             add_element(s, c, record, place.at);
         }
     }
