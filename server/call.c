@@ -84,6 +84,20 @@ bool call_read_flag(const json_t *object, const char *key, bool *out, struct fau
     return true;
 }
 
+bool call_read_integer(const json_t *value, long long *out) {
+    static const double END = 9223372036854775808.0; /* 2^63 */
+    double number = json_number_value(value);
+    if (json_is_integer(value)) {
+        *out = json_integer_value(value);
+        return true;
+    }
+    if (!json_is_real(value) || !(number >= -END && number < END) ||
+        number != floor(number))
+        return false;
+    *out = (long long)number;
+    return true;
+}
+
 static struct text *add_text(struct call *c, struct fault *f) {
     if (c->n_texts == c->cap_texts) {
         size_t cap = c->cap_texts ? 2 * c->cap_texts : 1;
@@ -121,7 +135,8 @@ bool call_add_bytes(struct call *c, const char *bytes, size_t n_bytes,
 }
 
 bool call_add(struct call *c, const json_t *value, const json_t *id, struct fault *f) {
-    if (id && !json_is_string(id) && !json_is_integer(id))
+    long long number;
+    if (id && !json_is_string(id) && !call_read_integer(id, &number))
         return fault_set(f, FAULT_UNUSABLE,
                          "id of input %zu (from 0) must be a string or an integer",
                          c->n_texts);

@@ -74,6 +74,8 @@ bool call_parse(struct call *c, const char *body, size_t n_bytes, struct fault *
 /* Fails on a key of object that is not among names (NULL-terminated). */
 bool call_check_keys(const json_t *object, const char *const *names, struct fault *f);
 /* Reads object[key] into *out if it is there. */
+/* An integer, also one that is written as 3.0, which JSON does not tell from 3. */
+bool call_read_integer(const json_t *value, long long *out);
 bool call_read_flag(const json_t *object, const char *key, bool *out, struct fault *f);
 /* Adds a text; one that is empty or too long has a fault of its own. Fails on a value that
  * is no string, and on an id that is neither string nor integer. */

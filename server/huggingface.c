@@ -28,9 +28,10 @@ static bool read_top_k(struct call *c, const json_t *parameters, struct fault *f
     const json_t *value = json_object_get(parameters, "top_k");
     if (!value || json_is_null(value))
         return true;
-    if (!json_is_integer(value) || json_integer_value(value) < 1)
+    long long top_k;
+    if (!call_read_integer(value, &top_k) || top_k < 1)
         return fault_set(f, FAULT_UNUSABLE, "top_k must be an integer from 1 up");
-    c->top_k = json_integer_value(value);
+    c->top_k = top_k;
     return true;
 }
 

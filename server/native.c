@@ -70,8 +70,9 @@ static enum status write_id(const json_t *id, struct buffer *out, struct error *
     enum status status = buffer_append(out, "\"id\":", 5, err);
     if (status != STATUS_OK)
         return status;
-    if (json_is_integer(id))
-        return buffer_printf(out, err, "%lld,", (long long)json_integer_value(id));
+    long long number;
+    if (call_read_integer(id, &number))
+        return buffer_printf(out, err, "%lld,", number);
     status =
         json_append_string(out, json_string_value(id), json_string_length(id), err);
     return status == STATUS_OK ? buffer_append(out, ",", 1, err) : status;
