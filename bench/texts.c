@@ -72,6 +72,8 @@ static enum status append(struct texts *t, size_t *cap, struct text item,
 static enum status split(struct texts *t, char *at, char *end, size_t max_texts,
                          struct error *err) {
     size_t cap = 0, number = 0;
+    /* The first line tells: a post may begin with a brace too. */
+    bool is_json = at < end && *at == '{';
     while (at < end && (!max_texts || t->n < max_texts)) {
         char *line_end = memchr(at, '\n', (size_t)(end - at));
         char *next = line_end ? line_end + 1 : end;
@@ -82,7 +84,7 @@ static enum status split(struct texts *t, char *at, char *end, size_t max_texts,
         struct text item = {.data = at, .n_bytes = (size_t)(line_end - at)};
         number++;
         enum status status = STATUS_OK;
-        if (item.n_bytes && *at == '{')
+        if (item.n_bytes && is_json)
             status = take_json(&item, at, t->source, number, err);
         if (!status && item.n_bytes)
             status = append(t, &cap, item, err);
