@@ -20,15 +20,17 @@ enum {
     TASKS_A_THREAD =
         6,           /* of a product: enough to even out a thread that lost its core */
     ROWS_A_TASK = 4, /* of row-wise phases, at least */
-    SPLIT_ROWS_FROM = 64 /* a product with few panels is split by rows too */
+    SPLIT_ROWS_FROM = 64,  /* a product with few panels is split by rows too: */
+    SPLIT_PANELS_BELOW = 2 /* a thread */
 };
 
 struct forward {
     struct cpu_engine *e;
     const struct batch *batch;
     int32_t n_tokens;
+    const struct cpu_gemm *gemm; /* of the product under way */
     struct product product;
-    int32_t rows, rows_a_task, panels_a_task, panel_tasks; /* of the phase under way */
+    int32_t rows, rows_a_task, panel_tasks; /* of the phase under way */
     bool is_cls_only;
     const struct cpu_norm *norm;
     const float *encode_from;
@@ -141,37 +143,40 @@ static void embed(struct forward *f) {
 
 /* ---- products --------------------------------------------------------------------- */
 
+/* Task t of n -> the t'th to be claimed when each of the threads goes through a stretch of
+ * its own, from panel to panel: a kernel fetches the panel behind its last one. */
+static int32_t stretch_order(int32_t task, int32_t n_tasks, int32_t n_threads) {
+    if (n_tasks % n_threads != 0)
+        return task;
+    return task % n_threads * (n_tasks / n_threads) + task / n_threads;
+}
+
 static void product_task(void *context, int32_t task, int32_t thread) {
     const struct forward *f = context;
     const struct packed_linear *w = f->product.weights;
     int32_t n_panels = w->n_padded / w->panel_width;
-    int32_t panel = task % f->panel_tasks * f->panels_a_task;
+    int32_t part = stretch_order(task % f->panel_tasks, f->panel_tasks,
+                                 pool_n_threads(f->e->pool));
     int32_t row = task / f->panel_tasks * f->rows_a_task;
-    int32_t panel_end = panel + f->panels_a_task, row_end = row + f->rows_a_task;
+    int32_t row_end = row + f->rows_a_task;
     (void)thread;
-    f->e->gemm->run(&f->product, row, row_end < f->rows ? row_end : f->rows, panel,
-                    panel_end < n_panels ? panel_end : n_panels);
+    f->gemm->run(&f->product, row, row_end < f->rows ? row_end : f->rows,
+                 part * n_panels / f->panel_tasks,
+                 (part + 1) * n_panels / f->panel_tasks);
 }
 
-/* out = epilogue(in * weights) for n_rows rows. */
-static void multiply(struct forward *f, const struct packed_linear *w, struct rows in,
-                     int32_t n_rows, float *out, size_t out_stride,
-                     enum epilogue epilogue, const float *residual) {
-    const struct cpu_gemm *gemm = f->e->gemm;
+static void multiply_by(struct forward *f, const struct cpu_gemm *gemm,
+                        const struct product *p, int32_t n_rows) {
+    const struct packed_linear *w = p->weights;
     int32_t n_threads = pool_n_threads(f->e->pool);
     int32_t n_panels = w->n_padded / w->panel_width;
     int32_t wanted = n_threads == 1 ? 1 : n_threads * TASKS_A_THREAD;
-    f->product = (struct product){.weights = w,
-                                  .in = in,
-                                  .out = out,
-                                  .residual = residual,
-                                  .out_stride = out_stride,
-                                  .epilogue = epilogue};
-    f->panels_a_task = (n_panels + wanted - 1) / wanted;
-    f->panel_tasks = (n_panels + f->panels_a_task - 1) / f->panels_a_task;
+    f->gemm = gemm;
+    f->product = *p;
+    f->panel_tasks = n_panels < wanted ? n_panels : wanted;
     f->rows = n_rows;
     f->rows_a_task = n_rows;
-    if (f->panel_tasks < wanted && n_rows >= SPLIT_ROWS_FROM) {
+    if (f->panel_tasks < SPLIT_PANELS_BELOW * n_threads && n_rows >= SPLIT_ROWS_FROM) {
         int32_t parts = (wanted + f->panel_tasks - 1) / f->panel_tasks;
         int32_t tile_rows = gemm->max_rows;
         int32_t rows = (n_rows + parts - 1) / parts;
@@ -181,7 +186,20 @@ static void multiply(struct forward *f, const struct packed_linear *w, struct ro
     pool_run(f->e->pool, product_task, f, f->panel_tasks * row_tasks);
 }
 
-/* The heads: few rows, few columns, fp32, on the calling thread. */
+/* out = epilogue(in * weights) for n_rows rows. */
+static void multiply(struct forward *f, const struct packed_linear *w, struct rows in,
+                     int32_t n_rows, float *out, size_t out_stride,
+                     enum epilogue epilogue, const float *residual) {
+    struct product p = {.weights = w,
+                        .in = in,
+                        .out = out,
+                        .residual = residual,
+                        .out_stride = out_stride,
+                        .epilogue = epilogue};
+    multiply_by(f, f->e->gemm, &p, n_rows);
+}
+
+/* The heads, in fp32. */
 static void multiply_head(struct forward *f, const struct packed_linear *w,
                           const float *in, size_t in_stride, int32_t n_rows, float *out,
                           size_t out_stride, enum epilogue epilogue) {
@@ -190,7 +208,7 @@ static void multiply_head(struct forward *f, const struct packed_linear *w,
                         .out = out,
                         .out_stride = out_stride,
                         .epilogue = epilogue};
-    f->e->float_gemm->run(&p, 0, n_rows, 0, w->n_padded / w->panel_width);
+    multiply_by(f, f->e->float_gemm, &p, n_rows);
 }
 
 /* ---- attention -------------------------------------------------------------------- */
