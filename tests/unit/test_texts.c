@@ -56,21 +56,25 @@ static void lines_are_texts(void **state) {
     expect(&t, 1, " two ", 5);
     expect(&t, 2, "la\0st", 5);
     texts_free(&t);
-    assert_int_equal(READ("one\ntwo\n{", 2, &t), STATUS_OK);
+    assert_int_equal(READ("one\n{wo\n{", 2, &t), STATUS_OK);
     assert_int_equal(t.n, 2);
+    expect(&t, 1, "{wo", 3);
     texts_free(&t);
 }
+
+#define OK_LINE "{\"text\":\"ok\"}\n"
 
 static void json_lines_have_a_text(void **state) {
     (void)state;
     struct texts t;
-    assert_int_equal(READ("{\"id\":1,\"text\":\"a\\n\\u00e9\\u0000z\"}\nplain\n"
-                          "{\"text\":\"\"}\n{\"text\":\"z\"}",
-                          0, &t),
-                     STATUS_OK);
+    assert_int_equal(
+        READ("{\"id\":1,\"text\":\"a\\n\\u00e9\\u0000z\"}\n{\"text\":\"{\"}\n"
+             "{\"text\":\"\"}\n{\"text\":\"z\"}",
+             0, &t),
+        STATUS_OK);
     assert_int_equal(t.n, 3);
     expect(&t, 0, "a\n\xc3\xa9\0z", 6);
-    expect(&t, 1, "plain", 5);
+    expect(&t, 1, "{", 1);
     expect(&t, 2, "z", 1); /* empty ones are no texts */
     texts_free(&t);
 }
@@ -78,7 +82,8 @@ static void json_lines_have_a_text(void **state) {
 static void what_is_wrong_is_said_by_line(void **state) {
     (void)state;
     static const char *const bad[] = {
-        "ok\n{\"text\":5}\n", "ok\n{\"txt\":\"secret\"}\n", "ok\n{\"text\":\"secret\n"};
+        OK_LINE "{\"text\":5}\n", OK_LINE "{\"txt\":\"secret\"}\n",
+        OK_LINE "{\"text\":\"secret\n", OK_LINE "secret\n"};
     struct texts t;
     struct error err;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
