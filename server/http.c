@@ -261,6 +261,8 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
     if (!x)
         return;
     *state = NULL;
+    /* The library may end a request without having come back to handle. */
+    connections_watch(x->fd, NULL);
     connections_busy(x->fd, false);
     bool is_sent = x->is_answered && how == MHD_REQUEST_TERMINATED_COMPLETED_OK;
     request_log(x->request, is_sent ? x->code : fault_code(FAULT_CLIENT_GONE));

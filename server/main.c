@@ -38,7 +38,7 @@
 #define JSON_VALUES_AN_INPUT 8
 #define JSON_VALUES_ASIDE 64
 #define JSON_MAX_DEPTH 32
-#define JSON_MAX_KEY_BYTES 64
+#define JSON_MAX_KEY_BYTES 1024
 
 struct settings {
     const char *model, *host, *isa, *dtype, *device, *cpus;
