@@ -478,7 +478,7 @@ def test_drain_under_load(tmp_path):
 
 
 def heavy_request(connection):
-    body = json.dumps({"inputs": ["rash and nausea " * 100] * 10}).encode()
+    body = json.dumps({"inputs": ["rash and nausea " * 300] * 20}).encode()
     connection.request("POST", "/v1/classify", body, {"Content-Type": "application/json"})
 
 
@@ -487,15 +487,17 @@ def test_drain_answers_what_it_has(start):
     busy, idle = server.connection(), server.connection()
     assert server.request("GET", "/ready", connection=idle).code == 200
     heavy_request(busy)
-    time.sleep(0.3)
+    end = time.monotonic() + PATIENCE
+    while not re.search(r"^vigil_queue_jobs [1-9]", server.get("/metrics").body.decode(), re.M):
+        assert time.monotonic() < end, "the request is not queued"
     server.signal(signal.SIGTERM)
-    time.sleep(0.1)
+    time.sleep(0.05)
     try:  # who is connected is told, or sent away
         server.request("GET", "/ready", connection=idle).error(503, "not_ready")
     except (OSError, http.client.HTTPException):
         pass
     answer = busy.getresponse()
-    assert answer.status == 200 and len(json.loads(answer.read())["results"]) == 10
+    assert answer.status == 200 and len(json.loads(answer.read())["results"]) == 20
     assert answer.getheader("connection", "").lower() == "close"
     assert server.wait_end() == 0
 
