@@ -19,7 +19,7 @@
  */
 #include "kernels/cpu/epilogue.h"
 
-enum { ROWS = 8, VECTORS = 3, COLUMNS = 48, LINE = 64, BLOCK_BYTES = 320 << 10 };
+enum { ROWS = 8, VECTORS = 3, COLUMNS = 48, LINE = 64, BLOCK_BYTES = 512 << 10 };
 
 #define ROW(i, address)                                                                \
     if (n_rows > i) {                                                                  \
@@ -174,7 +174,8 @@ static void tiles(const struct product *p, int32_t row, int32_t n_rows, int32_t 
 static void run(const struct product *p, int32_t row_begin, int32_t row_end,
                 int32_t panel_begin, int32_t panel_end) {
     const char *panels = p->weights->panels;
-    size_t fit = BLOCK_BYTES / p->in.stride / ROWS * ROWS;
+    size_t row_bytes = p->weights->panel_bytes / COLUMNS; /* of what is read of it */
+    size_t fit = BLOCK_BYTES / row_bytes / ROWS * ROWS;
     int32_t block = fit < ROWS            ? ROWS
                     : fit > INT32_MAX / 2 ? INT32_MAX / 2
                                           : (int32_t)fit;
