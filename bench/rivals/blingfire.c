@@ -25,15 +25,19 @@ static double processor_ms(void) {
 }
 
 static char *read_file(const char *path, size_t *n) {
+    char *text = NULL;
     FILE *f = fopen(path, "rb");
-    if (!f || fseek(f, 0, SEEK_END) != 0)
-        return NULL;
-    *n = (size_t)ftell(f);
-    rewind(f);
-    char *text = malloc(*n + 1);
-    if (text && fread(text, 1, *n, f) != *n)
-        return NULL;
-    fclose(f);
+    if (f && fseek(f, 0, SEEK_END) == 0) {
+        *n = (size_t)ftell(f);
+        rewind(f);
+        text = malloc(*n + 1);
+        if (text && fread(text, 1, *n, f) != *n) {
+            free(text);
+            text = NULL;
+        }
+    }
+    if (f)
+        fclose(f);
     return text;
 }
 
