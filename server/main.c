@@ -60,7 +60,7 @@ static const struct option TABLE[] = {
     {"isa", 0, OPTION_STRING, AT(isa), "NAME", "auto", 0, 0, NULL,
      "instruction set; `vigil doctor` lists those of this machine", "Model"},
     {"dtype", 0, OPTION_CHOICE, AT(dtype), NULL, "auto", 0, 0, "auto|int8|bf16|fp32",
-     "precision; auto: int8 for a quantised model, else fp32", "Model"},
+     "precision; bf16: 16 bits; auto: int8 for a quantised model, else fp32", "Model"},
     {"threads", 't', OPTION_INTEGER, AT(n_threads), "N", "0", 0, 1024, NULL,
      "threads that compute; 0: one a processor", "Model"},
     {"cpus", 0, OPTION_STRING, AT(cpus), "LIST", NULL, 0, 0, NULL,
