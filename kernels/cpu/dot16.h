@@ -10,11 +10,7 @@
 
 #ifdef VIGIL_EMULATE_AVX512
 SIMD __m512i dot16(__m512i acc, __m512i a, __m512i b) {
-    __m512i even = _mm512_mullo_epi32(_mm512_srai_epi32(_mm512_slli_epi32(a, 16), 16),
-                                      _mm512_srai_epi32(_mm512_slli_epi32(b, 16), 16));
-    __m512i odd =
-        _mm512_mullo_epi32(_mm512_srai_epi32(a, 16), _mm512_srai_epi32(b, 16));
-    return _mm512_add_epi32(acc, _mm512_add_epi32(even, odd));
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
 }
 #else
 /* In assembly: through the intrinsic GCC 12 moves accumulators to the stack. */

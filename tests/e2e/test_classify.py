@@ -304,7 +304,7 @@ def test_a_second_signal_ends_at_once():
 
 
 def test_bar_on_a_terminal_only(tmp_path):
-    (tmp_path / "lines.txt").write_bytes(b"one of many lines\n" * 20_000)
+    (tmp_path / "lines.txt").write_bytes(b"one of many lines\n" * 300_000)
     main, terminal = pty.openpty()
     p = start(tmp_path / "lines.txt", stdout=subprocess.DEVNULL, stderr=terminal,
               env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"})

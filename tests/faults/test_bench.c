@@ -162,7 +162,7 @@ static int set_up(void **state) {
                                                 .vocab_size = 200,
                                                 .seed = 7};
     static const char lines[] =
-        "{\"text\":\"a rash\"}\nplain words\n{\"text\":\"x\"}\n";
+        "{\"text\":\"a rash\"}\n{\"text\":\"plain words\"}\n{\"text\":\"x\"}\n";
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof address;

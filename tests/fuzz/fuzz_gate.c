@@ -94,7 +94,7 @@ static bool is_header(const char *p, size_t n, struct counts *counts, uint64_t *
     }
     if (n_name == 14 && strncasecmp(p, "content-length", 14) == 0) {
         counts->lengths++;
-        return is_length(value, (size_t)(end - value), body);
+        return is_length(value, (size_t)(p + n - value), body);
     }
     if (n_name == 17 && strncasecmp(p, "transfer-encoding", 17) == 0)
         counts->encodings++;
@@ -110,8 +110,7 @@ static enum verdict read_head(const char *p, size_t n_bytes, struct head *head) 
     if (!end)
         return INCOMPLETE;
     *head = (struct head){.n_bytes = (size_t)(end - p) + 4};
-    /* The first byte of a head is not counted, but that of an empty line before it is. */
-    if (head->n_bytes - 1 - (at ? 1 : 0) > GATE_MAX_HEAD_BYTES)
+    if (head->n_bytes - at > GATE_MAX_HEAD_BYTES)
         return BAD;
     for (const char *line = p + at; line <= end; is_first = false) {
         const char *stop = memmem(line, (size_t)(end + 2 - line), "\r\n", 2);
