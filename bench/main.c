@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpus.h"
 #include "base/options.h"
 #include "base/paths.h"
-#include "bench/affinity.h"
 #include "bench/engine.h"
 #include "bench/load.h"
 #include "bench/report.h"
@@ -259,7 +259,10 @@ static enum status run_load(const struct options *o, const char *path,
 
 static enum status run(const struct options *o, const char *path, struct error *err) {
     if (o->cpus) {
-        enum status status = affinity_set(o->cpus, err);
+        int32_t cpus[CPUS_MAX], n_cpus;
+        enum status status = cpus_parse(o->cpus, cpus, &n_cpus, err);
+        if (!status)
+            status = cpus_keep(cpus, n_cpus, err);
         if (status)
             return status;
     }

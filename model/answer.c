@@ -89,22 +89,7 @@ static void decide(const struct model_config *config, int32_t n_windows,
     out->score = out->probs[out->label];
 }
 
-/* Walks through the text as code points, forwards only. */
-struct cursor {
-    const char *text;
-    size_t n_bytes, byte;
-    uint32_t point;
-};
-
-static void cursor_to(struct cursor *c, uint32_t point) {
-    while (c->point < point && c->byte < c->n_bytes) {
-        uint32_t ignored;
-        c->byte += utf8_read(c->text + c->byte, c->n_bytes - c->byte, &ignored);
-        c->point++;
-    }
-}
-
-static uint32_t cursor_read(const struct cursor *c) {
+static uint32_t point_at(const struct utf8_cursor *c) {
     uint32_t value = 0;
     if (c->byte < c->n_bytes)
         utf8_read(c->text + c->byte, c->n_bytes - c->byte, &value);
@@ -172,7 +157,7 @@ struct open_span {
 
 struct reader {
     const struct model_config *config;
-    struct cursor cursor;
+    struct utf8_cursor cursor;
     struct open_span span;
     struct answer *out;
     int32_t cap_entities;
@@ -204,7 +189,7 @@ static enum status close_span(struct reader *r, struct error *err) {
 static void extend_span(struct reader *r, struct token_span span, double probability) {
     struct open_span *s = &r->span;
     bool is_edge =
-        span.end - span.begin == 1 && is_edge_punctuation(cursor_read(&r->cursor));
+        span.end - span.begin == 1 && is_edge_punctuation(point_at(&r->cursor));
     if (is_edge) {
         if (s->n_tokens > 0) {
             s->tail_sum += probability;
@@ -220,7 +205,7 @@ static void extend_span(struct reader *r, struct token_span span, double probabi
     s->n_tokens += s->n_tail + 1;
     s->tail_sum = 0;
     s->n_tail = 0;
-    cursor_to(&r->cursor, span.end);
+    utf8_cursor_to(&r->cursor, span.end);
     s->entity.end = span.end;
     s->entity.end_byte = r->cursor.byte;
 }
@@ -259,7 +244,7 @@ static enum status read_entities(const struct model_config *config,
                                  const char *text, size_t text_bytes,
                                  struct answer *out, struct error *err) {
     struct reader r = {.config = config, .out = out};
-    r.cursor = (struct cursor){.text = text, .n_bytes = text_bytes};
+    r.cursor = (struct utf8_cursor){.text = text, .n_bytes = text_bytes};
     int32_t n_content = w->is_truncated ? w->n_ids - 2 : w->n_tokens - 2;
     int32_t window = 0;
     uint32_t previous_end = 0;
@@ -270,8 +255,8 @@ static enum status read_entities(const struct model_config *config,
             window++;
         int32_t at = w->offsets[window] + 1 + token - windows_first(w, window);
         struct token_span span = w->spans[at];
-        cursor_to(&r.cursor, span.begin);
-        bool alone = stands_alone(cursor_read(&r.cursor));
+        utf8_cursor_to(&r.cursor, span.begin);
+        bool alone = stands_alone(point_at(&r.cursor));
         /* Pieces of one code point (a Hangul syllable) share its span. */
         bool is_piece =
             token > 0 && (span.begin < previous_end ||

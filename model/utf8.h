@@ -62,4 +62,19 @@ static inline bool utf8_is_valid(const char *text, size_t n_bytes) {
     return true;
 }
 
+/* A place in a text, as code points and bytes, that goes forwards. Zero but for the text. */
+struct utf8_cursor {
+    const char *text;
+    size_t n_bytes, byte;
+    uint32_t point; /* code points before it */
+};
+
+static inline void utf8_cursor_to(struct utf8_cursor *c, uint32_t point) {
+    while (c->point < point && c->byte < c->n_bytes) {
+        uint32_t ignored;
+        c->byte += utf8_read(c->text + c->byte, c->n_bytes - c->byte, &ignored);
+        c->point++;
+    }
+}
+
 #endif

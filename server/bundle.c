@@ -3,19 +3,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "kernels/engines.h"
 #include "model/checkpoint.h"
 
 /* Long enough that every kernel and every thread runs once. */
 #define WARM_TOKENS 64
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 /* Runs one sequence, so that the first post does not pay for first touches. */
 static enum status warm(struct bundle *b, struct error *err) {
@@ -33,10 +27,10 @@ static enum status warm(struct bundle *b, struct error *err) {
     float *logits = calloc((size_t)b->config.n_labels + n_tags, sizeof *logits);
     if (!logits)
         return error_set(err, STATUS_NO_MEMORY, "no memory to warm the engine");
-    int64_t start = now_ns();
+    int64_t start = clock_now_ns();
     enum status status = engine_run(b->engine, &batch, logits,
                                     n_tags ? logits + b->config.n_labels : NULL, err);
-    b->warm_ns = now_ns() - start;
+    b->warm_ns = clock_now_ns() - start;
     free(logits);
     return status;
 }
@@ -45,7 +39,7 @@ enum status bundle_open(const char *model_dir, const struct engine_options *opti
                         struct bundle **out, struct error *err) {
     struct checkpoint *checkpoint = NULL;
     enum status status;
-    int64_t start = now_ns();
+    int64_t start = clock_now_ns();
     *out = NULL;
     struct bundle *b = calloc(1, sizeof *b);
     if (!b)
@@ -73,7 +67,7 @@ enum status bundle_open(const char *model_dir, const struct engine_options *opti
     b->config = checkpoint->config;
     memset(&checkpoint->config, 0, sizeof checkpoint->config);
     b->positive_label = b->config.n_labels > 1 ? 1 : 0;
-    b->load_ns = now_ns() - start;
+    b->load_ns = clock_now_ns() - start;
     status = warm(b, err);
 
 out:

@@ -179,12 +179,11 @@ bool call_check_count(const struct call *c, size_t n, struct fault *f) {
 
 /* ---- running ---- */
 
-static bool take_memory(struct call *c, size_t n_bytes, reserve_bytes *reserve,
-                        void *context, struct fault *f) {
+static bool take_memory(size_t n_bytes, reserve_bytes *reserve, void *context,
+                        struct fault *f) {
     if (!reserve(context, n_bytes))
         return fault_set(f, FAULT_OVERLOADED,
                          "no memory left for requests in flight (--memory), try again");
-    c->n_reserved += n_bytes;
     return true;
 }
 
@@ -204,7 +203,7 @@ static bool tokenize(struct call *c, struct bundle *bundle, reserve_bytes *reser
                 n_ids * (sizeof *text->windows.ids + sizeof *text->windows.spans);
             if (c->wants_entities)
                 n_bytes += n_ids * (size_t)bundle->config.n_tag_labels * sizeof(float);
-            if (!take_memory(c, n_bytes, reserve, context, f))
+            if (!take_memory(n_bytes, reserve, context, f))
                 return false;
         }
         if (text->fault.kind != FAULT_NONE && !c->is_list) {
@@ -261,9 +260,9 @@ bool call_prepare(struct call *c, struct bundle *bundle, reserve_bytes *reserve,
         return true;
     size_t n_logits = (size_t)n_sequences * (size_t)bundle->config.n_labels;
     size_t n_tags = (size_t)n_ids * (size_t)bundle->config.n_tag_labels;
-    if (!take_memory(
-            c, n_logits * sizeof(float) + (size_t)n_sequences * sizeof *job->sequences,
-            reserve, context, f))
+    if (!take_memory(n_logits * sizeof(float) +
+                         (size_t)n_sequences * sizeof *job->sequences,
+                     reserve, context, f))
         return false;
     job->sequences = calloc((size_t)n_sequences, sizeof *job->sequences);
     c->logits = calloc(n_logits, sizeof *c->logits);

@@ -61,7 +61,6 @@ struct call {
     json_t *root;  /* owns the strings */
     struct job job;
     float *logits, *tags; /* [n_sequences, n_labels], [n_ids, n_tag_labels] */
-    size_t n_reserved;    /* bytes that prepare took: see there */
 };
 
 void call_open(struct call *c, const struct call_limits *limits);
@@ -90,7 +89,7 @@ bool call_check_count(const struct call *c, size_t n, struct fault *f);
 typedef bool reserve_bytes(void *context, size_t n_bytes);
 
 /* Tokenizes the texts and makes the job. The fault of a single text becomes the call's.
- * Bytes taken through reserve are added to c->n_reserved; the caller gives them back. */
+ * What is taken through reserve, the caller gives back. */
 bool call_prepare(struct call *c, struct bundle *bundle, reserve_bytes *reserve,
                   void *context, struct fault *f);
 /* Makes the answers of a job that is done. */

@@ -20,11 +20,6 @@ bool dialect_read_inputs(struct call *c, const json_t *inputs, struct fault *f) 
     return true;
 }
 
-enum status dialect_write_fault(const struct text *text, struct buffer *out,
-                                struct error *err) {
-    return fault_write(&text->fault, out, err);
-}
-
 enum status dialect_write_labels(const struct call *c, const struct text *text,
                                  struct buffer *out, struct error *err) {
     const struct model_config *config = &c->job.bundle->config;
@@ -71,7 +66,7 @@ enum status dialect_write_list(const struct call *c, bool is_list,
         if (status == STATUS_OK)
             status = text->fault.kind == FAULT_NONE
                          ? write_one(c, text, out, err)
-                         : dialect_write_fault(text, out, err);
+                         : fault_write(&text->fault, out, err);
     }
     if (is_list && status == STATUS_OK)
         status = buffer_append(out, "]", 1, err);

@@ -37,9 +37,6 @@ extern const struct dialect dialect_tokenize;    /* POST /tokenize: needs no eng
 
 /* Reads "inputs", a string or a list of strings. */
 bool dialect_read_inputs(struct call *c, const json_t *inputs, struct fault *f);
-/* {"error":…,"error_type":…} in the place of a text's answer. */
-enum status dialect_write_fault(const struct text *text, struct buffer *out,
-                                struct error *err);
 /* [{"label":…,"score":…},…], highest score first, top_k of them. */
 enum status dialect_write_labels(const struct call *c, const struct text *text,
                                  struct buffer *out, struct error *err);

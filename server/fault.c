@@ -53,12 +53,19 @@ const char *fault_reason(enum fault_kind kind) {
     return kinds[kind].reason;
 }
 
-enum status fault_write(const struct fault *f, struct buffer *out, struct error *err) {
-    enum status status = buffer_printf(out, err, "{\"error\":");
+enum status fault_write_members(const struct fault *f, struct buffer *out,
+                                struct error *err) {
+    enum status status = buffer_printf(out, err, "\"error\":");
     if (status == STATUS_OK)
         status = json_append_string(out, f->message, strlen(f->message), err);
+    return status == STATUS_OK
+               ? buffer_printf(out, err, ",\"error_type\":\"%s\"", fault_type(f->kind))
+               : status;
+}
+
+enum status fault_write(const struct fault *f, struct buffer *out, struct error *err) {
+    enum status status = buffer_append(out, "{", 1, err);
     if (status == STATUS_OK)
-        status =
-            buffer_printf(out, err, ",\"error_type\":\"%s\"}", fault_type(f->kind));
-    return status;
+        status = fault_write_members(f, out, err);
+    return status == STATUS_OK ? buffer_append(out, "}", 1, err) : status;
 }

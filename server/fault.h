@@ -55,7 +55,10 @@ const char *fault_type(enum fault_kind kind);
 /* "Bad Request", ...: the reason phrase of its code. */
 const char *fault_reason(enum fault_kind kind);
 
-/* {"error":"...","error_type":"..."} */
+/* "error":"...","error_type":"..." */
+enum status fault_write_members(const struct fault *f, struct buffer *out,
+                                struct error *err);
+/* The same as an object. */
 enum status fault_write(const struct fault *f, struct buffer *out, struct error *err);
 
 #endif

@@ -16,12 +16,12 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/cpus.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/options.h"
 #include "base/paths.h"
 #include "server/connections.h"
-#include "server/cpus.h"
 #include "server/http.h"
 #include "server/service.h"
 

@@ -87,13 +87,8 @@ static enum status write_result(const struct call *c, const struct text *text,
     if (status != STATUS_OK)
         return status;
     if (text->fault.kind != FAULT_NONE) {
-        status = buffer_append(out, "\"error\":", 8, err);
-        if (status == STATUS_OK)
-            status = json_append_string(out, text->fault.message,
-                                        strlen(text->fault.message), err);
-        return status == STATUS_OK ? buffer_printf(out, err, ",\"error_type\":\"%s\"}",
-                                                   fault_type(text->fault.kind))
-                                   : status;
+        status = fault_write_members(&text->fault, out, err);
+        return status == STATUS_OK ? buffer_append(out, "}", 1, err) : status;
     }
     status = answer_json_write(config, &text->answer, text->bytes, text->n_bytes,
                                c->wants_entities, out, err);

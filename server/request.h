@@ -31,7 +31,6 @@ struct request_head {
     const char *method, *path, *content_type, *authorization, *api_key, *request_id;
     uint64_t content_length;
     bool has_length;
-    bool is_tls;
 };
 
 struct request {

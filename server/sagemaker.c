@@ -98,7 +98,7 @@ static enum status sagemaker_write(const struct call *c, struct buffer *out,
     for (size_t i = 0; i < c->n_texts && status == STATUS_OK; i++) {
         const struct text *text = &c->texts[i];
         status = text->fault.kind == FAULT_NONE ? write_scores(c, text, out, err)
-                                                : dialect_write_fault(text, out, err);
+                                                : fault_write(&text->fault, out, err);
         if (status == STATUS_OK)
             status = buffer_append(out, "\n", 1, err);
     }

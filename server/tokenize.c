@@ -40,34 +40,17 @@ static enum status write_special(const struct tokenizer *t, int32_t id,
                : status;
 }
 
-/* A place in a text, as code points and bytes; it walks to where a span begins or ends. */
-struct cursor {
-    const char *text;
-    size_t n_bytes, at_byte;
-    uint32_t at;
-};
-
-static size_t walk(struct cursor *c, uint32_t code_point) {
-    while (c->at < code_point && c->at_byte < c->n_bytes) {
-        uint32_t point;
-        c->at_byte += utf8_read(c->text + c->at_byte, c->n_bytes - c->at_byte, &point);
-        c->at++;
-    }
-    return c->at_byte;
-}
-
-static enum status write_token(int32_t id, struct token_span span, struct cursor *c,
-                               struct buffer *out, struct error *err) {
-    if (span.begin < c->at) { /* pieces of one character start where it starts */
-        c->at = 0;
-        c->at_byte = 0;
-    }
-    size_t begin = walk(c, span.begin);
-    struct cursor ahead = *c;
-    size_t end = walk(&ahead, span.end);
+static enum status write_token(int32_t id, struct token_span span,
+                               struct utf8_cursor *c, struct buffer *out,
+                               struct error *err) {
+    if (span.begin < c->point) /* pieces of one character start where it starts */
+        c->byte = c->point = 0;
+    utf8_cursor_to(c, span.begin);
+    struct utf8_cursor end = *c;
+    utf8_cursor_to(&end, span.end);
     enum status status = buffer_printf(out, err, "{\"id\":%d,\"text\":", id);
     if (status == STATUS_OK)
-        status = json_append_string(out, c->text + begin, end - begin, err);
+        status = json_append_string(out, c->text + c->byte, end.byte - c->byte, err);
     return status == STATUS_OK
                ? buffer_printf(out, err, ",\"special\":false,\"start\":%u,\"stop\":%u}",
                                span.begin, span.end)
@@ -77,7 +60,7 @@ static enum status write_token(int32_t id, struct token_span span, struct cursor
 static enum status write_tokens(const struct call *c, const struct text *text,
                                 struct buffer *out, struct error *err) {
     const struct tokenizer *t = c->job.bundle->tokenizer;
-    struct cursor cursor = {.text = text->bytes, .n_bytes = text->n_bytes};
+    struct utf8_cursor cursor = {.text = text->bytes, .n_bytes = text->n_bytes};
     size_t cap = tokenizer_max_tokens(text->n_bytes);
     int32_t *ids = calloc(cap, sizeof *ids);
     struct token_span *spans = calloc(cap, sizeof *spans);

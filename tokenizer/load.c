@@ -174,10 +174,12 @@ enum status tokenizer_open(const char *model_dir, struct tokenizer **out,
         status = load_vocab_txt(t, model_dir, vocab_path, err);
     else if (file_exists(json_path))
         status = load_tokenizer_json(t, json_path, err);
-    else
+    else if (file_exists(model_dir))
         status =
             error_set(err, STATUS_NOT_FOUND,
                       "%s: neither vocab.txt nor tokenizer.json is there", model_dir);
+    else
+        status = error_set(err, STATUS_NOT_FOUND, "%s: no such directory", model_dir);
     if (status != STATUS_OK) {
         tokenizer_close(t);
         return status;

@@ -268,7 +268,7 @@ def test_messages(texts, tmp_path):
     says("cannot open /nowhere", "/nowhere")
     says("only the native route", "--entities", "--route", "tei")
     says("only with --sweep", "--svg", tmp_path / "x.svg")
-    says("expected processors as 0,2-3", "--cpus", "zero")
+    says("expected a list such as 0,2-3", "--cpus", "zero")
     says("unknown option", "--nonsense", code=2)
     says("batch", "--batch", "0", code=2)
 

@@ -58,7 +58,7 @@ static void test_bad_vocab(void **state) {
     const char *path = scratch_path(dir, "vocab.txt");
     (void)state;
     expect_refused(dir, 0, STATUS_NOT_FOUND, "neither vocab.txt nor tokenizer.json");
-    expect_refused("/nonexistent-directory", 0, STATUS_NOT_FOUND, "neither");
+    expect_refused("/nonexistent-directory", 0, STATUS_NOT_FOUND, "no such directory");
     for (size_t i = 0; i < sizeof BAD_VOCAB / sizeof *BAD_VOCAB; i++) {
         const struct bad *b = &BAD_VOCAB[i];
         scratch_write(path, b->text, b->n_bytes ? b->n_bytes : strlen(b->text));

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "server/cpus.h"
+#include "base/cpus.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void own_cpus(cpu_set_t *set) {
     CPU_ZERO(set);
@@ -55,6 +57,16 @@ enum status cpus_parse(const char *list, int32_t cpus[CPUS_MAX], int32_t *n_cpus
             return STATUS_OK;
         at++;
     }
+}
+
+enum status cpus_keep(const int32_t *cpus, int32_t n_cpus, struct error *err) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (int32_t i = 0; i < n_cpus; i++)
+        CPU_SET((size_t)cpus[i], &set);
+    if (sched_setaffinity(0, sizeof set, &set) != 0)
+        return error_set(err, STATUS_IO, "--cpus: %s", strerror(errno));
+    return STATUS_OK;
 }
 
 void cpus_leave(const int32_t *cpus, int32_t n_cpus) {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cpus.h - which processors do what.
+ * cpus.h - which processors do what, so that a server and its load, or the engine and all
+ * else, do not take each other's.
  */
-#ifndef VIGIL_SERVER_CPUS_H
-#define VIGIL_SERVER_CPUS_H
+#ifndef VIGIL_BASE_CPUS_H
+#define VIGIL_BASE_CPUS_H
 
 #include <stdint.h>
 
@@ -18,6 +19,8 @@ enum status cpus_parse(const char *list, int32_t cpus[CPUS_MAX], int32_t *n_cpus
 /* Moves the calling thread, and those that it starts, off these processors, if that leaves
  * any. */
 void cpus_leave(const int32_t *cpus, int32_t n_cpus);
+/* Holds the calling thread, and those that it starts, to these. */
+enum status cpus_keep(const int32_t *cpus, int32_t n_cpus, struct error *err);
 /* How many this process may run on. */
 int32_t cpus_count(void);
 
