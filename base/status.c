@@ -54,6 +54,8 @@ const char *status_name(enum status status) {
         return "cancelled";
     case STATUS_INTERNAL:
         return "internal";
+    case STATUS_DEVICE:
+        return "device";
     }
     return "unknown";
 }

@@ -20,7 +20,8 @@ enum status {
     STATUS_BUSY,      /* a queue is full: try again later */
     STATUS_TIMEOUT,   /* a deadline passed */
     STATUS_CANCELLED, /* whoever asked has gone, or the program is stopping */
-    STATUS_INTERNAL   /* a bug or broken hardware */
+    STATUS_INTERNAL,  /* a bug or broken hardware */
+    STATUS_DEVICE     /* a device failed: nothing in this process can use it again */
 };
 
 #define ERROR_MESSAGE_BYTES 320

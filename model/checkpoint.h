@@ -14,17 +14,7 @@
 #include <stdint.h>
 
 #include "model/config.h"
-
-enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8 };
-
-/* A matrix [n_rows, n_cols] (a vector has n_rows == 1), row-major, in the file's own dtype.
- * Weights of linear layers are [out, in], as PyTorch stores them. */
-struct tensor {
-    const void *data;       /* NULL when the model does not have it */
-    const float *row_scale; /* DTYPE_I8 only: [n_rows]; value = data * row_scale[row] */
-    int32_t n_rows, n_cols;
-    enum dtype dtype;
-};
+#include "model/tensor.h"
 
 struct linear_tensors {
     struct tensor weight; /* [out, in] */
@@ -80,11 +70,5 @@ struct tensor_shape {
 size_t checkpoint_n_tensors(const struct model_config *config);
 void checkpoint_shape(const struct model_config *config, size_t index,
                       struct tensor_shape *out);
-
-/* One row of a tensor as fp32 into out[n_cols]. Exact for every dtype (an int8 row times its
- * scale). */
-void tensor_row_f32(const struct tensor *t, int32_t row, float *out);
-
-const char *dtype_name(enum dtype dtype); /* "fp32", "fp16", "bf16", "int8" */
 
 #endif

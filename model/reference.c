@@ -296,7 +296,8 @@ static enum status reference_run(struct engine *engine, const struct batch *batc
 enum status reference_open(const struct engine_options *options,
                            const struct checkpoint *c, struct engine **out,
                            struct error *err) {
-    static const struct engine_ops ops = {reference_run, reference_close};
+    static const struct engine_ops ops = {.run = reference_run,
+                                          .close = reference_close};
     const char *dtype = options->dtype ? options->dtype : "auto";
     bool is_wide = strcmp(dtype, "fp64") == 0;
     if (!is_wide && strcmp(dtype, "auto") != 0 && strcmp(dtype, "fp32") != 0)
@@ -324,7 +325,8 @@ enum status reference_open(const struct engine_options *options,
                                           .dtype = is_wide ? "fp64" : "fp32",
                                           .n_threads = 1,
                                           .max_tokens = max_tokens,
-                                          .max_sequences = max_tokens};
+                                          .max_sequences = max_tokens,
+                                          .n_in_flight = 1};
     r->layers = calloc((size_t)r->n_layers, sizeof *r->layers);
     if (!r->layers || !scratch_make(r) || !weights_load(r, c)) {
         reference_close(&r->engine);

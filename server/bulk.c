@@ -300,6 +300,8 @@ static enum status chunk_prepare(const struct bulk *b, struct chunk *c,
 struct stage {
     int32_t *ids, *offsets;
     float *logits, *tags;
+    struct batch batch;
+    const struct sequence *sequences; /* of the chunk, that are in the batch */
 };
 
 static void stage_free(struct stage *s) {
@@ -323,34 +325,33 @@ static enum status stage_init(const struct bulk *b, struct stage *s,
     s->tags = calloc(n_tokens * n_tags + 1, sizeof *s->tags);
     if (s->ids && s->offsets && s->logits && s->tags)
         return STATUS_OK;
-    stage_free(s);
     return error_set(err, STATUS_NO_MEMORY, "no memory for a batch of %zu tokens",
                      n_tokens);
 }
 
 /* Puts the outputs of a batch where their texts will look for them. */
-static void scatter(const struct bulk *b, struct chunk *c, const struct stage *s,
-                    const struct sequence *sequences, int32_t n) {
+static void scatter(const struct bulk *b, struct chunk *c, const struct stage *s) {
     size_t n_labels = (size_t)b->options->bundle->config.n_labels;
     size_t n_tags = (size_t)b->options->bundle->config.n_tag_labels;
-    for (int32_t i = 0; i < n; i++) {
-        const struct item *item = &c->items[sequences[i].item];
-        size_t window = item->first_window + (size_t)sequences[i].window;
+    for (int32_t i = 0; i < s->batch.n_sequences; i++) {
+        const struct sequence *sequence = &s->sequences[i];
+        const struct item *item = &c->items[sequence->item];
+        size_t window = item->first_window + (size_t)sequence->window;
         memcpy(c->logits + window * n_labels, s->logits + (size_t)i * n_labels,
                n_labels * sizeof *c->logits);
         if (!b->wants_tags)
             continue;
         size_t token =
-            item->first_token + (size_t)item->windows.offsets[sequences[i].window];
+            item->first_token + (size_t)item->windows.offsets[sequence->window];
         memcpy(c->tags + token * n_tags, s->tags + (size_t)s->offsets[i] * n_tags,
-               (size_t)sequences[i].n_tokens * n_tags * sizeof *c->tags);
+               (size_t)sequence->n_tokens * n_tags * sizeof *c->tags);
     }
 }
 
-/* Runs one batch of the sequences from *at on, as many as fit. */
-static enum status run_batch(struct bulk *b, struct chunk *c, struct stage *s,
-                             size_t *at, struct error *err) {
-    struct engine *engine = b->options->bundle->engine;
+/* Fills a batch with the sequences from *at on, as many as fit. */
+static void fill_batch(const struct bulk *b, const struct chunk *c, struct stage *s,
+                       size_t *at) {
+    const struct engine *engine = b->options->bundle->engine;
     const struct sequence *sequences = c->sequences + *at;
     size_t n_left = c->n_windows - *at;
     int32_t n = 0, n_tokens = 0;
@@ -362,34 +363,65 @@ static enum status run_batch(struct bulk *b, struct chunk *c, struct stage *s,
         n_tokens += sequences[n].n_tokens;
         s->offsets[++n] = n_tokens;
     }
-    struct batch batch = {.ids = s->ids,
-                          .offsets = s->offsets,
-                          .n_sequences = n,
-                          .wants_tags = b->wants_tags};
-    enum status status = engine_run(engine, &batch, s->logits, s->tags, err);
-    if (status != STATUS_OK)
-        return status;
-    scatter(b, c, s, sequences, n);
-    b->n_tokens += (uint64_t)n_tokens;
+    s->sequences = sequences;
+    s->batch = (struct batch){.ids = s->ids,
+                              .offsets = s->offsets,
+                              .n_sequences = n,
+                              .wants_tags = b->wants_tags};
     *at += (size_t)n;
-    return STATUS_OK;
+}
+
+/* Batches that the engine takes ahead of a wait. */
+static int32_t n_stages(const struct bulk *b) {
+    return b->options->bundle->engine->info.n_in_flight;
+}
+
+/* The batches of a chunk. A device has as many ahead as it takes. */
+static enum status run_chunk(struct bulk *b, struct chunk *c, struct stage *stages,
+                             struct error *err) {
+    struct engine *engine = b->options->bundle->engine;
+    int32_t first = 0, n = 0;
+    size_t at = 0;
+    enum status status = STATUS_OK;
+    while (status == STATUS_OK && (at < c->n_windows || n)) {
+        if (at < c->n_windows && n < n_stages(b)) {
+            struct stage *s = &stages[(first + n++) % n_stages(b)];
+            fill_batch(b, c, s, &at);
+            status = engine_submit(engine, &s->batch, err);
+        } else {
+            struct stage *s = &stages[first];
+            status = engine_wait(engine, s->logits, s->tags, err);
+            first = (first + 1) % n_stages(b);
+            n--;
+            if (status != STATUS_OK)
+                break;
+            scatter(b, c, s);
+            b->n_tokens += (uint64_t)batch_n_tokens(&s->batch);
+        }
+    }
+    /* An engine is closed with nothing in flight; one that is dead has nothing. */
+    for (; status != STATUS_OK && status != STATUS_DEVICE && n > 0; n--) {
+        (void)engine_wait(engine, stages[first].logits, stages[first].tags, NULL);
+        first = (first + 1) % n_stages(b);
+    }
+    return status;
 }
 
 /* The caller's thread: every chunk through the engine. */
 static enum status run_engine(struct bulk *b, struct error *err) {
-    struct stage stage;
+    struct stage stages[ENGINE_MAX_IN_FLIGHT] = {0};
     struct chunk *c;
-    enum status status = stage_init(b, &stage, err);
-    if (status != STATUS_OK)
-        return status;
+    enum status status = STATUS_OK;
+    for (int32_t i = 0; i < n_stages(b) && status == STATUS_OK; i++)
+        status = stage_init(b, &stages[i], err);
     while (status == STATUS_OK && (c = channel_take(&b->read))) {
-        size_t at = 0;
         status = chunk_prepare(b, c, err);
-        while (status == STATUS_OK && at < c->n_windows)
-            status = run_batch(b, c, &stage, &at, err);
+        if (status == STATUS_OK)
+            status = run_chunk(b, c, stages, err);
         channel_put(status == STATUS_OK ? &b->done : &b->empty, c);
     }
-    stage_free(&stage);
+    for (int32_t i = 0; i < ENGINE_MAX_IN_FLIGHT; i++)
+        stage_free(&stages[i]);
     return status;
 }
 

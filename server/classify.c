@@ -64,16 +64,20 @@ static const struct option TABLE[] = {
      "Answers"},
     {"truncate", 0, OPTION_FLAG, AT(truncate), NULL, NULL, 0, 0, NULL,
      "cut a long text to the model's length instead of reading all of it", "Answers"},
-    {"device", 0, OPTION_CHOICE, AT(device), "NAME", "auto", 0, 0, "auto|cpu|reference",
-     "engine that computes", "Engine"},
+    {"device", 0, OPTION_STRING, AT(device), "NAME", "auto", 0, 0, NULL,
+     "what computes: cpu, cuda, cuda:N, reference; auto: the first GPU if it can, else "
+     "the CPU",
+     "Engine"},
     {"threads", 'j', OPTION_INTEGER, AT(n_threads), "N", "0", 0, 256, NULL,
-     "threads that compute; 0: as many as there are processors", "Engine"},
+     "threads of the CPU engine; 0: as many as there are processors", "Engine"},
     {"isa", 0, OPTION_STRING, AT(isa), "NAME", "auto", 0, 0, NULL,
-     "instruction set: auto, avx512, avx2 or portable", "Engine"},
-    {"dtype", 0, OPTION_CHOICE, AT(dtype), "TYPE", "auto", 0, 0, "auto|int8|bf16|fp32",
-     "arithmetic; auto is int8 for a quantised model, else fp32", "Engine"},
-    {"batch-tokens", 0, OPTION_INTEGER, AT(batch_tokens), "N", "1024", 1, 65536, NULL,
-     "tokens that the engine computes at once", "Engine"},
+     "instruction set: auto, avx512, avx2 or portable; of a GPU: mma or wmma",
+     "Engine"},
+    {"dtype", 0, OPTION_CHOICE, AT(dtype), "TYPE", "auto", 0, 0, ENGINES_DTYPE_CHOICES,
+     "arithmetic; auto: fp16 on a GPU, else int8 for a quantised model, else fp32",
+     "Engine"},
+    {"batch-tokens", 0, OPTION_INTEGER, AT(batch_tokens), "N", "0", 0, 1 << 20, NULL,
+     "tokens that the engine computes at once; 0: 1024, or 16384 on a GPU", "Engine"},
 };
 
 static const char *const EXAMPLES[] = {
@@ -240,7 +244,21 @@ static int run(const struct classify_options *o, struct bundle *bundle,
     double seconds = (double)(clock_now_ns() - start + 1) / 1e9;
     if (!o->is_quiet && (status == STATUS_OK || status == STATUS_CANCELLED))
         print_summary(bundle, &summary, seconds);
-    return conclude(status, &err, &summary, records_format(records));
+    int code = conclude(status, &err, &summary, records_format(records));
+    if (status == STATUS_DEVICE)
+        _exit(code); /* all is written; closing a dead device may never end */
+    return code;
+}
+
+static enum status check_device(const struct engine_options *engine,
+                                struct error *err) {
+    struct engines_plan plan;
+    enum status status = engines_plan(engine, &plan, err);
+    if (status == STATUS_OK && plan.n > 1)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "--device %.60s is %d devices, classify computes on one",
+                         engine->device, plan.n);
+    return status;
 }
 
 static int classify(struct classify_options *o, const char *path, struct error *err) {
@@ -256,12 +274,17 @@ static int classify(struct classify_options *o, const char *path, struct error *
     if (!o->model &&
         paths_default_model(default_model, sizeof default_model, err) != STATUS_OK)
         return failed(err->message);
-    if (bundle_open(o->model ? o->model : default_model, &engine, &bundle, err) !=
+    if (check_device(&engine, err) != STATUS_OK ||
+        bundle_open(o->model ? o->model : default_model, &engine, &bundle, err) !=
             STATUS_OK ||
         catch_signals(err) != STATUS_OK) {
         bundle_close(bundle);
         return failed(err->message);
     }
+    if (bundle->note[0] && !o->is_quiet)
+        fprintf(stderr,
+                "vigil classify: the CPU computes, since no GPU could be used: %s\n",
+                bundle->note);
     size_t max_text = (size_t)o->max_text_bytes;
     struct records_options input = {.path = path,
                                     .format = format_of(o->format),

@@ -26,7 +26,7 @@ static struct {
     int n_fds, highest;
     struct pollfd *polled; /* [n_fds], for the sweep */
     struct job **jobs;
-    atomic_int n;
+    atomic_int n, n_busy;
 } table = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 enum status connections_open(const struct connections_options *options,
@@ -82,6 +82,7 @@ enum status connections_add(int fd, bool is_tls, struct error *err) {
 void connections_remove(int fd) {
     if (!connection_of(fd))
         return;
+    connections_busy(fd, false);
     pthread_mutex_lock(&table.lock);
     free(atomic_exchange(&table.by_fd[fd], NULL));
     pthread_mutex_unlock(&table.lock);
@@ -91,6 +92,10 @@ void connections_remove(int fd) {
 
 int32_t connections_count(void) {
     return atomic_load(&table.n);
+}
+
+int32_t connections_n_busy(void) {
+    return atomic_load(&table.n_busy);
 }
 
 struct connection *connection_of(int fd) {
@@ -104,7 +109,8 @@ void connections_busy(int fd, bool is_busy) {
     if (!c)
         return;
     atomic_store(&c->read_ns, clock_now_ns());
-    atomic_store(&c->is_busy, is_busy);
+    bool was_busy = atomic_exchange(&c->is_busy, is_busy);
+    atomic_fetch_add(&table.n_busy, is_busy - was_busy);
 }
 
 void connections_watch(int fd, struct job *job) {

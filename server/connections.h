@@ -45,6 +45,8 @@ void connections_close(void);
 enum status connections_add(int fd, bool is_tls, struct error *err);
 void connections_remove(int fd);
 int32_t connections_count(void);
+/* Of these, how many have a request that is not answered to its last byte. */
+int32_t connections_n_busy(void);
 
 /* From the head of a request to the end of its answer. */
 void connections_busy(int fd, bool is_busy);

@@ -42,10 +42,11 @@ static const struct program PROGRAM = {
     .usage = "[options]",
     .description =
         "Looks at the processor and its instruction sets, the limits on processors, "
-        "memory and open files, the libraries, the port and the model, and sends a "
-        "text "
-        "through two engines that have to agree. Prints a line for each: ok, warn or "
-        "FAIL, what was found, and what to do.\n\n"
+        "memory and open files, the libraries, the GPUs, the port and the model, and "
+        "sends a text through every engine: they have to agree. Prints a line for "
+        "each: "
+        "ok, warn or FAIL, what was found, and what to do. That there is no GPU is no "
+        "error.\n\n"
         "Exit status: 0 when nothing failed (warnings are allowed), 1 when something "
         "did, 2 for a wrong command line.",
     .options = TABLE,
@@ -89,6 +90,7 @@ static void look(struct doctor *d) {
     doctor_check_clock(d);
     doctor_check_files(d);
     doctor_check_libraries(d);
+    doctor_check_gpus(d);
     doctor_check_programs(d);
     doctor_check_port(d);
     doctor_check_model(d);

@@ -31,8 +31,9 @@ void doctor_check_frequency(struct doctor *d);
 void doctor_check_clock(struct doctor *d);
 void doctor_check_files(struct doctor *d); /* the limit on open files */
 void doctor_check_port(struct doctor *d);
+void doctor_check_gpus(struct doctor *d); /* and the library for them */
 void doctor_check_libraries(struct doctor *d);
 void doctor_check_programs(struct doctor *d);
-void doctor_check_model(struct doctor *d); /* and its answers, on two engines */
+void doctor_check_model(struct doctor *d); /* and its answers, on every engine */
 
 #endif

@@ -62,12 +62,22 @@ static enum status write_model(const struct bundle *bundle, struct buffer *out,
     return status == STATUS_OK ? buffer_append(out, "}", 1, err) : status;
 }
 
-static enum status write_engine(const struct engine_info *e, struct buffer *out,
+/* The first engine, and the list of all. */
+static enum status write_engine(const struct bundle *bundle, struct buffer *out,
                                 struct error *err) {
-    return buffer_printf(out, err,
-                         ",\"engine\":{\"device\":\"%s\",\"isa\":\"%s\",\"threads\":%d,"
-                         "\"max_batch_tokens\":%d,\"memory_bytes\":%zu}",
-                         e->device, e->isa, e->n_threads, e->max_tokens, e->n_bytes);
+    const struct engine_info *e = &bundle->engine->info;
+    enum status status = buffer_printf(
+        out, err,
+        ",\"engine\":{\"device\":\"%s\",\"isa\":\"%s\",\"threads\":%d,"
+        "\"max_batch_tokens\":%d,\"memory_bytes\":%zu,\"devices\":[",
+        e->device, e->isa, e->n_threads, e->max_tokens, bundle_engine_bytes(bundle));
+    for (int32_t i = 0; i < bundle->n_engines && status == STATUS_OK; i++) {
+        e = &bundle->engines[i]->info;
+        status = buffer_printf(
+            out, err, "%s{\"device\":\"%s\",\"isa\":\"%s\",\"memory_bytes\":%zu}",
+            i ? "," : "", e->device, e->isa, e->n_bytes);
+    }
+    return status == STATUS_OK ? buffer_append(out, "]}", 2, err) : status;
 }
 
 enum status service_write_info(struct service *s, struct buffer *out,
@@ -80,7 +90,7 @@ enum status service_write_info(struct service *s, struct buffer *out,
     if (status == STATUS_OK && served)
         status = write_model(served->bundle, out, err);
     if (status == STATUS_OK && served)
-        status = write_engine(&served->bundle->engine->info, out, err);
+        status = write_engine(served->bundle, out, err);
     if (status == STATUS_OK)
         status = buffer_printf(
             out, err,

@@ -2,8 +2,8 @@
  *
  * main.c - vigil-serve: options, wiring, signals, the order of stopping.
  *
- * Threads: this one waits for signals and sweeps; http's pool; the batcher; the engine's
- *          pool; one that loads a model, while it does.
+ * Threads: this one waits for signals and sweeps; http's pool; a batcher's worker an engine;
+ *          the CPU engine's pool; one that loads a model, while it does.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -13,7 +13,9 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sysexits.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/cpus.h"
@@ -24,6 +26,7 @@
 #include "server/connections.h"
 #include "server/http.h"
 #include "server/service.h"
+#include "server/watch.h"
 
 #define SWEEP_NS (CLOCK_NS_PER_SECOND / 20)
 #define HEAD_NS (5 * CLOCK_NS_PER_SECOND)
@@ -32,6 +35,8 @@
 #define MIN_BYTES_PER_S 1024
 /* While draining, how long a connection may be silent before it is closed. */
 #define DRAIN_IDLE_NS (CLOCK_NS_PER_SECOND)
+/* After a device has failed, how long the answers that say so may take. */
+#define DEATH_NS (CLOCK_NS_PER_SECOND / 2)
 #define SPARE_FDS 64
 #define MAX_PEM_BYTES (1u << 20)
 /* Values that fit into a request: 512 inputs of {"id", "text"} and some more. */
@@ -45,7 +50,7 @@ struct settings {
     int64_t port, n_threads, n_http_threads, batch_tokens, queue_requests;
     int64_t max_body, max_inputs, max_text, max_memory;
     int64_t max_connections, max_per_address;
-    int64_t max_wait_ns, timeout_ns, idle_ns, drain_ns;
+    int64_t max_wait_ns, timeout_ns, idle_ns, drain_ns, canary_ns;
     const char *api_keys, *tls_certificate, *tls_key;
     bool allows_public, logs_requests;
     const char *log_level, *log_format;
@@ -55,24 +60,36 @@ struct settings {
 static const struct option TABLE[] = {
     {"model", 'm', OPTION_STRING, AT(model), "DIR", NULL, 0, 0, NULL,
      "model directory; default: weights/ade of this installation", "Model"},
-    {"device", 0, OPTION_CHOICE, AT(device), NULL, "auto", 0, 0, "auto|cpu|reference",
-     "which engine computes", "Model"},
+    {"device", 0, OPTION_STRING, AT(device), "NAME", "auto", 0, 0, NULL,
+     "what computes: cpu, cuda, cuda:N, cuda:N,M, cuda:all (an engine each), "
+     "reference; "
+     "auto: the first GPU if it can, else the CPU",
+     "Model"},
     {"isa", 0, OPTION_STRING, AT(isa), "NAME", "auto", 0, 0, NULL,
-     "instruction set; `vigil doctor` lists those of this machine", "Model"},
-    {"dtype", 0, OPTION_CHOICE, AT(dtype), NULL, "auto", 0, 0, "auto|int8|bf16|fp32",
-     "precision; bf16: 16 bits; auto: int8 for a quantised model, else fp32", "Model"},
+     "instruction set; `vigil doctor` lists those of this machine; of a GPU: mma, wmma",
+     "Model"},
+    {"dtype", 0, OPTION_CHOICE, AT(dtype), NULL, "auto", 0, 0, ENGINES_DTYPE_CHOICES,
+     "precision; bf16: 16 bits; auto: fp16 on a GPU, else int8 for a quantised model, "
+     "else fp32",
+     "Model"},
     {"threads", 't', OPTION_INTEGER, AT(n_threads), "N", "0", 0, 1024, NULL,
-     "threads that compute; 0: one a processor", "Model"},
+     "threads of the CPU engine; 0: one a processor", "Model"},
     {"cpus", 0, OPTION_STRING, AT(cpus), "LIST", NULL, 0, 0, NULL,
      "pin the engine to these processors (0,2-3), all else to the others", "Model"},
     {"batch-tokens", 0, OPTION_INTEGER, AT(batch_tokens), "N", "0", 0, 1 << 20, NULL,
      "tokens of a batch at most; 0: as many as the engine takes", "Model"},
+    {"canary", 0, OPTION_SECONDS, AT(canary_ns), "SECONDS", "60s", 0, 0, NULL,
+     "ask each engine so often for a known answer; a wrong one ends the server with "
+     "exit "
+     "code 70; 0: never",
+     "Model"},
     {"host", 0, OPTION_STRING, AT(host), "ADDRESS", "127.0.0.1", 0, 0, NULL,
      "address to listen on", "Network"},
     {"port", 'p', OPTION_INTEGER, AT(port), "N", "8080", 0, 65535, NULL,
      "port to listen on; 0: a free one, named in the log", "Network"},
     {"http-threads", 0, OPTION_INTEGER, AT(n_http_threads), "N", "0", 0, 256, NULL,
-     "threads that read and answer requests; 0: two, or more on large machines",
+     "threads that read and answer requests; 0: two, or more on large machines and for "
+     "a GPU",
      "Network"},
     {"tls-cert", 0, OPTION_STRING, AT(tls_certificate), "FILE", NULL, 0, 0, NULL,
      "PEM certificate chain: serve over TLS 1.2 and 1.3", "Network"},
@@ -135,7 +152,11 @@ static const struct program PROGRAM = {
         "endpoints. GET / lists the routes, /openapi.json describes them.\n\n"
         "SIGTERM and SIGINT end it once all requests are answered; a second one at "
         "once. "
-        "SIGHUP loads the model anew; if that fails, the old one goes on.",
+        "SIGHUP loads the model anew; if that fails, the old one goes on.\n\n"
+        "Exit status: 0 after SIGTERM or SIGINT, 1 when it could not start, 2 for a "
+        "wrong "
+        "command line, 70 when a device failed or computed wrongly: nothing that this "
+        "process says could be relied on, and it has to be started again.",
     .options = TABLE,
     .n_options = sizeof TABLE / sizeof *TABLE,
     .examples = EXAMPLES,
@@ -147,14 +168,18 @@ struct server {
     struct settings settings;
     char model[FILE_PATH_BYTES];
     struct engine_options engine;
+    struct engines_plan plan;
+    char device[64]; /* what "auto" came to */
     int32_t cpus[CPUS_MAX];
     struct auth *auth;
     char *certificate, *key;
     struct service *service;
+    struct watch *watch;
     struct http *http;
     int32_t port;
     int64_t start_ns;
     pthread_t loader;
+    enum status load_status; /* the loader's */
     bool is_loading;
     atomic_bool has_loaded;
 };
@@ -164,14 +189,20 @@ struct server {
 static void log_loaded(const struct server *s, const char *event) {
     struct served *served = service_acquire(s->service);
     const struct bundle *b = served->bundle;
+    char devices[ENGINES_MAX * 16];
     struct log_line line;
+    bundle_devices(b, devices, sizeof devices);
+    if (b->note[0])
+        log_message(LOG_LEVEL_WARNING, "fallback",
+                    "the CPU computes, since no GPU could be used: %s", b->note);
     log_begin(&line, LOG_LEVEL_INFO, event);
     log_string(&line, "model", b->name);
     log_string(&line, "sha256", b->sha256);
+    log_string(&line, "device", devices);
     log_string(&line, "dtype", b->engine->info.dtype);
     log_string(&line, "isa", b->engine->info.isa);
     log_integer(&line, "threads", b->engine->info.n_threads);
-    log_integer(&line, "engine_bytes", (int64_t)b->engine->info.n_bytes);
+    log_integer(&line, "engine_bytes", (int64_t)bundle_engine_bytes(b));
     log_number(&line, "load_ms", (double)b->load_ns * 1e-6);
     log_number(&line, "warm_ms", (double)b->warm_ns * 1e-6);
     log_end(&line);
@@ -192,8 +223,12 @@ static void *load(void *argument) {
                     err.message);
     else
         log_loaded(s, is_first ? "loaded" : "reloaded");
+    /* The old model is on the same device. */
+    if (status == STATUS_DEVICE && !is_first)
+        batcher_die(service_batcher(s->service), &err);
+    s->load_status = status;
     atomic_store(&s->has_loaded, true);
-    return (void *)(uintptr_t)(status != STATUS_OK);
+    return NULL;
 }
 
 static enum status start_loading(struct server *s, struct error *err) {
@@ -206,11 +241,20 @@ static enum status start_loading(struct server *s, struct error *err) {
 
 /* Waits for the loader. True when the model is there. */
 static bool end_loading(struct server *s) {
-    void *has_failed = NULL;
     if (s->is_loading)
-        pthread_join(s->loader, &has_failed);
+        pthread_join(s->loader, NULL);
     s->is_loading = false;
-    return !has_failed;
+    return s->load_status == STATUS_OK;
+}
+
+/* "auto" is decided once: a reload for which the device has no room has to fail, and not to
+ * go on at the speed of the CPU. */
+static void keep_device(struct server *s) {
+    struct served *served = service_acquire(s->service);
+    snprintf(s->device, sizeof s->device, "%s", served->bundle->engine->info.device);
+    service_release(served);
+    if (strcmp(s->engine.device, "auto") == 0)
+        s->engine.device = s->device;
 }
 
 /* ---- start ---- */
@@ -242,6 +286,8 @@ static enum status prepare(struct server *s, struct error *err) {
         if (status == STATUS_OK)
             cpus_leave(s->cpus, s->engine.n_cpus);
     }
+    if (status == STATUS_OK)
+        status = engines_plan(&s->engine, &s->plan, err);
     if (status == STATUS_OK && o->api_keys)
         status = auth_open(o->api_keys, &s->auth, err);
     if (status == STATUS_OK)
@@ -262,11 +308,14 @@ static enum status open_service(struct server *s, struct error *err) {
         .max_memory_bytes = (size_t)o->max_memory,
         .timeout_ns = o->timeout_ns,
         .auth = s->auth,
-        .batcher = {.batch_tokens = (int32_t)o->batch_tokens,
+        .batcher = {.n_workers = s->plan.n,
+                    .batch_tokens = (int32_t)o->batch_tokens,
                     .max_jobs = (int32_t)o->queue_requests,
                     .max_wait_ns = o->max_wait_ns},
         .logs_requests = o->logs_requests};
     enum status status = service_open(&options, &s->service, err);
+    if (status == STATUS_OK)
+        status = watch_open(s->service, o->canary_ns, &s->watch, err);
     if (status != STATUS_OK)
         return status;
     const struct connections_options watched = {.head_ns = HEAD_NS,
@@ -295,6 +344,17 @@ static int32_t fit_connections(int64_t wanted) {
     return (int32_t)wanted;
 }
 
+/* The CPU engine wants every processor: two threads, or a quarter of many, keep it fed. A GPU
+ * wants none and is fed by tokenizing and JSON alone, which is what then limits a stream of
+ * large requests: half of the processors, the other half for its worker, the kernel's side
+ * of the connections, and whatever else there is. */
+static int32_t choose_http_threads(bool is_cuda) {
+    int32_t n = cpus_count();
+    if (is_cuda)
+        return n > 4 ? n / 2 : 2;
+    return n > 8 ? n / 4 : 2;
+}
+
 static enum status open_http(struct server *s, struct error *err) {
     const struct settings *o = &s->settings;
     struct http_options options = {.service = s->service,
@@ -306,7 +366,7 @@ static enum status open_http(struct server *s, struct error *err) {
     bool is_public = false;
     options.max_connections = fit_connections(o->max_connections);
     if (!options.n_threads)
-        options.n_threads = cpus_count() > 8 ? cpus_count() / 4 : 2;
+        options.n_threads = choose_http_threads(s->plan.is_cuda);
     s->port = (int32_t)o->port;
     enum status status =
         http_listen(o->host, &s->port, &options.listen_fd, &is_public, err);
@@ -334,11 +394,37 @@ static int wait_signal(const sigset_t *signals) {
     return found > 0 ? found : 0;
 }
 
+/* Ends the process after a device has failed, when those who wait were told. Nothing is
+ * closed: the device would be waited for. */
+static _Noreturn void die(const struct server *s, const struct error *why) {
+    const struct timespec moment = {.tv_nsec = 2000000};
+    int64_t end_ns = clock_now_ns() + DEATH_NS;
+    struct log_line line;
+    log_begin(&line, LOG_LEVEL_ERROR, "device_failed");
+    log_string(&line, "message", why->message);
+    log_integer(&line, "exit_code", EX_SOFTWARE);
+    log_end(&line);
+    service_drain(s->service);
+    while (connections_n_busy() > 0 && clock_now_ns() < end_ns) {
+        connections_sweep(clock_now_ns(), DRAIN_IDLE_NS);
+        (void)nanosleep(&moment, NULL);
+    }
+    _exit(EX_SOFTWARE);
+}
+
+static void die_if_dead(const struct server *s) {
+    struct error why;
+    if (batcher_has_died(service_batcher(s->service), &why))
+        die(s, &why);
+}
+
 static void sweep(struct server *s, int64_t idle_ns) {
     static int64_t ticked_ns;
     int64_t now = clock_now_ns();
     connections_sweep(now, idle_ns);
     batcher_expire(service_batcher(s->service), now);
+    watch_tick(s->watch, now);
+    die_if_dead(s);
     if (now - ticked_ns >= CLOCK_NS_PER_SECOND) {
         ticked_ns = now;
         metrics_tick(service_metrics(s->service), now);
@@ -369,8 +455,10 @@ static bool serve(struct server *s, const sigset_t *signals) {
             bool is_loaded = end_loading(s);
             if (s->start_ns && !is_loaded)
                 return false;
-            if (s->start_ns)
+            if (s->start_ns) {
                 log_ready(s);
+                keep_device(s);
+            }
             s->start_ns = 0;
         }
         if (signal == SIGTERM || signal == SIGINT)
@@ -406,7 +494,9 @@ static void stop(struct server *s) {
         batcher_fail_all(service_batcher(s->service), FAULT_NOT_READY);
         while (batcher_state(service_batcher(s->service)).n_jobs > 0)
             (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        die_if_dead(s);
     }
+    watch_close(s->watch);
     http_close(s->http);
     service_close(s->service);
     connections_close();
@@ -449,6 +539,8 @@ int main(int argc, char **argv) {
         drain(s, &signals);
     else if (status != STATUS_OK)
         fprintf(stderr, "vigil serve: %s\n", err.message);
+    else if (s->load_status == STATUS_DEVICE)
+        _exit(EXIT_FAILED); /* nobody was served; whatever waits for the device hangs */
     stop(s);
     if (is_served)
         log_message(LOG_LEVEL_INFO, "stopped", "all requests are answered");

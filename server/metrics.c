@@ -19,6 +19,7 @@
 #define MAX_LABELS 64
 #define N_CODES 20
 #define TICK_SECONDS 10 /* the figures per second look back this far */
+#define N_CANARY_RESULTS (METRICS_CANARY_LATE + 1)
 
 struct histogram {
     const double *bounds; /* [n_bounds] upper bounds, ascending */
@@ -47,6 +48,11 @@ struct sample {
     uint64_t n_tokens, n_texts;
 };
 
+/* What one engine of the bundle did. */
+struct work {
+    _Atomic uint64_t n_batches, n_tokens, busy_ns;
+};
+
 struct metrics {
     _Atomic uint64_t requests[ROUTE_COUNT][N_CODES];
     _Atomic uint64_t gated[N_CODES];
@@ -55,6 +61,8 @@ struct metrics {
         n_unknown;
     _Atomic uint64_t n_reloads, n_bad_reloads, n_connections_total;
     _Atomic int64_t n_connections;
+    _Atomic uint64_t n_canaries[N_CANARY_RESULTS];
+    struct work work[ENGINES_MAX];
     pthread_mutex_t lock; /* of what follows */
     struct label_count labels[MAX_LABELS];
     size_t n_labels;
@@ -123,8 +131,12 @@ void metrics_queue_wait(struct metrics *m, int64_t waited_ns) {
     observe(&m->queue_wait, waited_ns);
 }
 
-void metrics_batch(struct metrics *m, int32_t n_sequences, int32_t n_tokens,
-                   int64_t spent_ns) {
+void metrics_batch(struct metrics *m, int32_t engine, int32_t n_sequences,
+                   int32_t n_tokens, int64_t spent_ns, int64_t busy_ns) {
+    struct work *work = &m->work[engine];
+    add(&work->n_batches, 1);
+    add(&work->n_tokens, (uint64_t)n_tokens);
+    add(&work->busy_ns, (uint64_t)(busy_ns >= 0 ? busy_ns : spent_ns));
     add(&m->n_sequences, (uint64_t)n_sequences);
     add(&m->n_tokens, (uint64_t)n_tokens);
     observe(&m->batch_tokens, n_tokens);
@@ -155,6 +167,10 @@ void metrics_bad_text(struct metrics *m) {
 
 void metrics_reload(struct metrics *m, bool is_ok) {
     add(is_ok ? &m->n_reloads : &m->n_bad_reloads, 1);
+}
+
+void metrics_canary(struct metrics *m, enum metrics_canary result) {
+    add(&m->n_canaries[result], 1);
 }
 
 void metrics_connection(struct metrics *m, int32_t change) {
@@ -319,7 +335,7 @@ static void put_state(struct page *p, const struct metrics *m,
                       const struct metrics_now *now) {
     put_gauge(p, "vigil_ready", now->is_ready, "1 while /ready answers 200.");
     put_gauge(p, "vigil_engine_up", now->is_engine_up,
-              "0 when the last batch failed, or no model is loaded.");
+              "0 when an engine's last batch failed, or no model is loaded.");
     put_gauge(p, "vigil_queue_jobs", now->n_jobs,
               "Requests that wait or are computed.");
     put_gauge(p, "vigil_queue_tokens", (double)now->n_tokens_waiting,
@@ -339,6 +355,38 @@ static void put_state(struct page *p, const struct metrics *m,
         (unsigned long long)value(&m->n_reloads));
     PUT(p, "vigil_reloads_total{outcome=\"failed\"} %llu\n",
         (unsigned long long)value(&m->n_bad_reloads));
+    static const char *const results[N_CANARY_RESULTS] = {"ok", "failed", "late"};
+    put_head(p, "vigil_canary_total", "counter",
+             "Checks of an engine against what it said when it was loaded, by result.");
+    for (int i = 0; i < N_CANARY_RESULTS; i++)
+        PUT(p, "vigil_canary_total{result=\"%s\"} %llu\n", results[i],
+            (unsigned long long)value(&m->n_canaries[i]));
+}
+
+/* A series for each engine of the bundle. */
+static void put_devices(struct page *p, const struct metrics *m,
+                        const struct bundle *bundle) {
+    static const struct {
+        const char *name, *type, *help;
+    } heads[] = {
+        {"vigil_device_batches_total", "counter", "Batches that a device computed."},
+        {"vigil_device_tokens_total", "counter", "Tokens that a device computed."},
+        {"vigil_device_busy_seconds_total", "counter",
+         "Time that a device spent on batches, by its own clock if it has one."},
+        {"vigil_engine_memory_bytes", "gauge",
+         "Weights and scratch memory of an engine."},
+    };
+    for (size_t k = 0; k < sizeof heads / sizeof *heads; k++) {
+        put_head(p, heads[k].name, heads[k].type, heads[k].help);
+        for (int32_t i = 0; i < bundle->n_engines; i++) {
+            const struct engine_info *e = &bundle->engines[i]->info;
+            const double values[] = {(double)value(&m->work[i].n_batches),
+                                     (double)value(&m->work[i].n_tokens),
+                                     (double)value(&m->work[i].busy_ns) * 1e-9,
+                                     (double)e->n_bytes};
+            PUT(p, "%s{device=\"%s\"} %.15g\n", heads[k].name, e->device, values[k]);
+        }
+    }
 }
 
 /* Resident pages of this process; 0 when /proc is not there. */
@@ -357,23 +405,27 @@ static double resident_bytes(void) {
     return (double)resident * (double)sysconf(_SC_PAGESIZE);
 }
 
-static void put_process(struct page *p, const struct metrics_now *now) {
+static void put_process(struct page *p, const struct metrics *m,
+                        const struct metrics_now *now) {
     put_gauge(p, "process_resident_memory_bytes", resident_bytes(),
               "Resident memory of the process.");
     put_head(p, "vigil_build_info", "gauge", "Version of the server.");
     PUT(p, "vigil_build_info{version=\"%s\"} 1\n", VIGIL_VERSION);
-    if (!now->bundle)
+    const struct bundle *bundle = now->bundle;
+    if (!bundle)
         return;
-    const struct engine_info *engine = &now->bundle->engine->info;
-    put_head(p, "vigil_model_info", "gauge", "The model and the engine that runs it.");
-    PUT(p, "vigil_model_info{name=\"");
-    put_escaped(p, now->bundle->name);
-    PUT(p, "\",sha256=\"%s\",dtype=\"%s\",device=\"%s\",isa=\"%s\"} 1\n",
-        now->bundle->sha256, engine->dtype, engine->device, engine->isa);
-    put_gauge(p, "vigil_engine_threads", engine->n_threads, "Threads that compute.");
-    put_gauge(p, "vigil_engine_memory_bytes", (double)engine->n_bytes,
-              "Weights and scratch memory of the engine.");
-    put_gauge(p, "vigil_model_load_seconds", (double)now->bundle->load_ns * 1e-9,
+    put_head(p, "vigil_model_info", "gauge", "The model and the engines that run it.");
+    for (int32_t i = 0; i < bundle->n_engines; i++) {
+        const struct engine_info *e = &bundle->engines[i]->info;
+        PUT(p, "vigil_model_info{name=\"");
+        put_escaped(p, bundle->name);
+        PUT(p, "\",sha256=\"%s\",dtype=\"%s\",device=\"%s\",isa=\"%s\"} 1\n",
+            bundle->sha256, e->dtype, e->device, e->isa);
+    }
+    put_gauge(p, "vigil_engine_threads", bundle->engine->info.n_threads,
+              "Threads that compute.");
+    put_devices(p, m, bundle);
+    put_gauge(p, "vigil_model_load_seconds", (double)bundle->load_ns * 1e-9,
               "Time that reading the model took.");
 }
 
@@ -383,6 +435,6 @@ enum status metrics_write(struct metrics *m, const struct metrics_now *now,
     put_requests(&page, m);
     put_work(&page, m);
     put_state(&page, m, now);
-    put_process(&page, now);
+    put_process(&page, m, now);
     return page.status;
 }

@@ -14,6 +14,8 @@
 #define JSON_BYTES_A_VALUE 160
 #define MAX_REPLY_BYTES (256u << 20)
 
+static const char DEAD[] = "a device failed; this server ends";
+
 /* ---- head ---- */
 
 static const struct dialect *dialect_of(enum route route) {
@@ -118,6 +120,10 @@ static void check_head(struct request *r, const struct request_head *head) {
     check_media_type(r, head->content_type);
     if (r->fault.kind != FAULT_NONE)
         return;
+    if (batcher_has_died(service_batcher(r->service), NULL)) {
+        fault_set(&r->fault, FAULT_ENGINE, "%s", DEAD);
+        return;
+    }
     r->served = service_acquire(r->service);
     if (!r->served)
         fault_set(&r->fault, FAULT_NOT_READY, "the model is not loaded yet");
@@ -235,7 +241,10 @@ static void reply_get(struct request *r) {
         break;
     case ROUTE_HEALTH:
         if (batcher_state(service_batcher(r->service)).has_failed)
-            fault_set(&r->fault, FAULT_ENGINE, "the engine's last batch failed");
+            fault_set(&r->fault, FAULT_ENGINE, "%s",
+                      batcher_has_died(service_batcher(r->service), NULL)
+                          ? DEAD
+                          : "the engine's last batch failed");
         break;
     default:
         break;
@@ -318,13 +327,21 @@ bool request_submit(struct request *r, void (*on_done)(struct job *job)) {
     job->deadline_ns = r->opened_ns + service_options(r->service)->timeout_ns;
     if (batcher_submit(service_batcher(r->service), job))
         return true;
-    fault_set(&r->fault, FAULT_OVERLOADED, "the queue is full, try again");
+    if (job->outcome == FAULT_OVERLOADED)
+        fault_set(&r->fault, FAULT_OVERLOADED, "the queue is full, try again");
     return false;
 }
 
+/* How its job ended. What an engine said before it was found out is not passed on. */
+static enum fault_kind outcome_of(const struct request *r) {
+    if (r->fault.kind != FAULT_NONE)
+        return FAULT_KINDS; /* it was never queued, and says why */
+    return batcher_has_died(service_batcher(r->service), NULL) ? FAULT_ENGINE
+                                                               : r->call.job.outcome;
+}
+
 void request_finish(struct request *r) {
-    const struct job *job = &r->call.job;
-    switch (r->fault.kind != FAULT_NONE ? FAULT_KINDS : job->outcome) {
+    switch (outcome_of(r)) {
     case FAULT_NONE:
         if (call_answer(&r->call, &r->fault)) {
             count_texts(r);
@@ -332,7 +349,7 @@ void request_finish(struct request *r) {
         }
         break;
     case FAULT_KINDS:
-        break; /* it was never queued */
+        break;
     case FAULT_TIMEOUT:
         fault_set(&r->fault, FAULT_TIMEOUT,
                   "no answer within %.3g s (--timeout), try again",

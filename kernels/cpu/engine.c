@@ -121,6 +121,7 @@ static enum status engine_start(struct cpu_engine *e,
                                           .n_threads = n_threads,
                                           .max_tokens = max_tokens,
                                           .max_sequences = max_tokens,
+                                          .n_in_flight = 1,
                                           .n_bytes = e->engine.info.n_bytes};
     e->layers = calloc((size_t)e->config.n_layers, sizeof *e->layers);
     if (!e->layers || !scratch_make(e))
@@ -135,7 +136,8 @@ static enum status engine_start(struct cpu_engine *e,
 enum status cpu_engine_open(const struct engine_options *options,
                             const struct checkpoint *c, struct engine **out,
                             struct error *err) {
-    static const struct engine_ops ops = {cpu_engine_run, cpu_engine_close};
+    static const struct engine_ops ops = {.run = cpu_engine_run,
+                                          .close = cpu_engine_close};
     struct cpu_engine *e = calloc(1, sizeof *e);
     if (!e)
         return error_set(err, STATUS_NO_MEMORY, "no memory for the CPU engine");

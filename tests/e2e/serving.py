@@ -97,6 +97,8 @@ class Server:
                    "--log-format", log_format, *map(str, flags)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("VIGIL_")}
         environment.update(env or {})
+        if "VIGIL_CUDA_LIBRARY" not in environment:  # the same on a machine with a GPU
+            environment["VIGIL_DEVICE"] = "cpu"
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment,
                                             stdin=subprocess.DEVNULL,

@@ -26,8 +26,10 @@ def free_port():
 def doctor(*arguments, port=None, program=BIN / "vigil-doctor", model=TINY, prefix=(), **more):
     command = [*prefix, str(program), "--port", str(port or free_port())]
     command += ["--model", str(model)] if model else []
+    # What a GPU adds is test_cuda.py's.
+    env = {"VIGIL_CUDA_LIBRARY": "/none", **more.pop("env", os.environ)}
     return subprocess.run(command + [str(a) for a in arguments], capture_output=True, text=True,
-                          timeout=HANG_SECONDS, cwd=ROOT, **more)
+                          timeout=HANG_SECONDS, cwd=ROOT, env=env, **more)
 
 
 def findings(result):
@@ -51,7 +53,7 @@ def test_all_is_well():
         rows = findings(doctor(model=model))
         assert {row[1] for row in rows} == {
             "processor", "threads", "memory", "huge pages", "frequency", "clock", "open files",
-            "library", "programs", "port", "model", "self-test"}
+            "library", "gpu", "programs", "port", "model", "self-test"}
         failed = [row for row in rows if row[0] == "FAIL"]
         assert not failed
     assert "int8" in rows[-1][2] and "reference" in rows[-1][2]

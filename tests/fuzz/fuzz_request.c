@@ -44,7 +44,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     bundle.config.tag_labels = tag_labels;
     bundle.config.n_tag_labels = 3;
     engine.info.dtype = "made up";
-    bundle.engine = &engine;
+    bundle.engine = bundle.engines[0] = &engine;
+    bundle.n_engines = 1;
     bundle.positive_label = 1;
     memcpy(bundle.name, "fuzz", 4);
     return 0;

@@ -49,7 +49,7 @@ static void test_prefix(void **state) {
 static void test_names(void **state) {
     (void)state;
     assert_string_equal(status_name(STATUS_OK), "ok");
-    for (int i = STATUS_OK; i <= STATUS_INTERNAL; i++) {
+    for (int i = STATUS_OK; i <= STATUS_DEVICE; i++) {
         const char *name = status_name((enum status)i);
         assert_string_not_equal(name, "unknown");
         for (int j = STATUS_OK; j < i; j++)
