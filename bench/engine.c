@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
-#include "base/memory.h"
+#include "bench/passes.h"
 #include "bench/turns.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/pool.h"
@@ -31,7 +31,9 @@ static const char *const KEYS[N_MEASURES] = {"1x32", "1x128", "packed", "single"
 
 struct figure {
     double ms[MAX_ROUNDS]; /* of a round: its median run */
-    double median_ms, best_ms;
+    double
+        device[MAX_ROUNDS]; /* the same by the device's clock; below 0: it has none */
+    double median_ms, best_ms, device_ms;
     double n_texts, n_tokens;
     double macs; /* multiply-adds of the encoder's products */
     bool is_measured;
@@ -45,17 +47,14 @@ struct run {
     int32_t *ids;    /* every text's windows, end to end */
     int32_t *starts; /* [n_sequences + 1] into ids */
     size_t n_sequences, n_ids;
-    int32_t *ends; /* sequences before the end of batch i */
-    size_t n_batches;
-    int32_t *offsets; /* of the batch that runs */
-    float *logits;
+    struct passes packed, single;
     struct figure figures[N_MEASURES];
     double peak; /* multiply-adds a second; 0: not probed */
 };
 
 /* ---- the model and its work ------------------------------------------------------- */
 
-static enum status model_open(const struct engine_bench *options,
+enum status engine_bench_open(const struct engine_bench *options,
                               struct checkpoint **checkpoint, struct engine **engine,
                               struct error *err) {
     enum status status = checkpoint_open(options->model_dir, checkpoint, err);
@@ -111,27 +110,13 @@ static enum status tokenize(struct run *r, struct error *err) {
 }
 
 static enum status cut_batches(struct run *r, struct error *err) {
-    const struct engine_info *info = &r->engine->info;
-    size_t cap_texts = (size_t)info->max_sequences, largest = 1;
-    if (r->options->batch_texts > 0 && (size_t)r->options->batch_texts < cap_texts)
-        cap_texts = (size_t)r->options->batch_texts;
-    r->ends = calloc(r->n_sequences, sizeof *r->ends);
-    if (!r->ends)
-        return error_set(err, STATUS_NO_MEMORY, "no memory for the batches");
-    for (size_t first = 0, n; first < r->n_sequences; first += n) {
-        for (n = 1; first + n < r->n_sequences && n < cap_texts &&
-                    r->starts[first + n + 1] - r->starts[first] <= info->max_tokens;)
-            n++;
-        r->ends[r->n_batches++] = (int32_t)(first + n);
-        if (n > largest)
-            largest = n;
-    }
-    size_t n_logits;
-    if (!size_multiply(largest, (size_t)r->checkpoint->config.n_labels, &n_logits) ||
-        !(r->logits = calloc(n_logits, sizeof *r->logits)) ||
-        !(r->offsets = calloc(largest + 1, sizeof *r->offsets)))
-        return error_set(err, STATUS_NO_MEMORY, "no memory for the batches");
-    return STATUS_OK;
+    const struct model_config *config = &r->checkpoint->config;
+    int32_t n = (int32_t)r->n_sequences;
+    enum status status = passes_make(r->engine, config, r->ids, r->starts, n,
+                                     (int32_t)r->options->batch_texts, &r->packed, err);
+    return status ? status
+                  : passes_make(r->engine, config, r->ids, r->starts, n, 1, &r->single,
+                                err);
 }
 
 /* Multiply-adds of the encoder's products: keys and values of every token in every layer,
@@ -160,10 +145,6 @@ static void describe_work(struct run *r) {
 
 /* ---- timing ----------------------------------------------------------------------- */
 
-static double now_ms(void) {
-    return 1e-6 * (double)clock_now_ns();
-}
-
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -175,62 +156,53 @@ static double median(double *values, size_t n) {
     return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-static enum status run_sequences(struct run *r, size_t first, size_t end,
-                                 struct error *err) {
-    for (size_t i = first; i <= end; i++)
-        r->offsets[i - first] = r->starts[i] - r->starts[first];
-    const struct batch b = {.ids = r->ids + r->starts[first],
-                            .offsets = r->offsets,
-                            .n_sequences = (int32_t)(end - first)};
-    return engine_run(r->engine, &b, r->logits, NULL, err);
-}
-
 static enum status time_shape(struct run *r, int32_t n_tokens, size_t n_runs,
-                              double *ms, struct error *err) {
-    int32_t ids[128], offsets[] = {0, n_tokens};
-    double times[RUNS_32];
+                              struct pass_time *time, struct error *err) {
+    int32_t ids[128], starts[] = {0, n_tokens};
+    double ms[RUNS_32], device_ms[RUNS_32];
+    struct passes passes;
     uint32_t random = 1;
     int32_t n_words = r->checkpoint->config.vocab_size - FIRST_WORD;
     for (int32_t i = 0; i < n_tokens; i++) {
         random = random * 1664525u + 1013904223u;
         ids[i] = n_words > 0 ? FIRST_WORD + (int32_t)(random >> 8) % n_words : 0;
     }
-    const struct batch b = {.ids = ids, .offsets = offsets, .n_sequences = 1};
-    enum status status = engine_run(r->engine, &b, r->logits, NULL, err);
+    enum status status =
+        passes_make(r->engine, &r->checkpoint->config, ids, starts, 1, 0, &passes, err);
+    if (!status)
+        status = passes_run(&passes, NULL, time, err);
     for (size_t i = 0; i < n_runs && !status; i++) {
-        double start = now_ms();
-        status = engine_run(r->engine, &b, r->logits, NULL, err);
-        times[i] = now_ms() - start;
+        status = passes_run(&passes, NULL, time, err);
+        ms[i] = time->ms;
+        device_ms[i] = time->device_ms;
     }
-    *ms = status ? 0 : median(times, n_runs);
+    if (!status)
+        *time = (struct pass_time){median(ms, n_runs), median(device_ms, n_runs)};
+    passes_free(&passes);
     return status;
 }
 
-static enum status time_measure(struct run *r, enum measure m, double *ms,
+static enum status time_measure(struct run *r, enum measure m, struct pass_time *time,
                                 struct error *err) {
-    enum status status = STATUS_OK;
     if (m == ONE_32)
-        return time_shape(r, 32, RUNS_32, ms, err);
+        return time_shape(r, 32, RUNS_32, time, err);
     if (m == ONE_128)
-        return time_shape(r, 128, RUNS_128, ms, err);
-    double start = now_ms();
-    if (m == PACKED)
-        for (size_t i = 0; i < r->n_batches && !status; i++)
-            status = run_sequences(r, i ? (size_t)r->ends[i - 1] : 0,
-                                   (size_t)r->ends[i], err);
-    else
-        for (size_t i = 0; i < r->n_sequences && !status; i++)
-            status = run_sequences(r, i, i + 1, err);
-    *ms = now_ms() - start;
-    return status;
+        return time_shape(r, 128, RUNS_128, time, err);
+    return m == PACKED ? passes_stream(&r->packed, 1, NULL, time, err)
+                       : passes_run(&r->single, NULL, time, err);
 }
 
 static enum status warm_up(struct run *r, struct error *err) {
+    struct pass_time time;
+    struct passes first = r->packed;
     enum status status = STATUS_OK;
     int64_t end = clock_now_ns() + WARM_NS;
-    for (size_t i = 0; clock_now_ns() < end && !status; i = (i + 1) % r->n_batches)
-        status =
-            run_sequences(r, i ? (size_t)r->ends[i - 1] : 0, (size_t)r->ends[i], err);
+    first.n_batches = 1;
+    for (int32_t i = 0; clock_now_ns() < end && !status;
+         i = (i + 1) % r->packed.n_batches) {
+        first.batches = r->packed.batches + i;
+        status = passes_run(&first, NULL, &time, err);
+    }
     return status;
 }
 
@@ -253,9 +225,13 @@ static enum status play_rounds(struct run *r, struct error *err) {
     size_t n = (size_t)r->options->n_rounds;
     enum status status = warm_up(r, err);
     for (size_t round = 0; round < n && !status; round++) {
-        for (int m = 0; m < N_MEASURES && !status; m++)
+        for (int m = 0; m < N_MEASURES && !status; m++) {
+            struct pass_time time = {0};
             if (r->figures[m].is_measured)
-                status = time_measure(r, m, &r->figures[m].ms[round], err);
+                status = time_measure(r, m, &time, err);
+            r->figures[m].ms[round] = time.ms;
+            r->figures[m].device[round] = time.device_ms;
+        }
         if (!status && r->options->with_probe)
             status = probe_engine(r, err);
     }
@@ -263,6 +239,7 @@ static enum status play_rounds(struct run *r, struct error *err) {
         struct figure *f = &r->figures[m];
         f->median_ms = median(f->ms, n);
         f->best_ms = f->ms[0]; /* sorted now */
+        f->device_ms = median(f->device, n);
     }
     return status;
 }
@@ -271,21 +248,25 @@ static enum status play_rounds(struct run *r, struct error *err) {
 
 static void print_table(const struct run *r, FILE *out) {
     const struct engine_info *info = &r->engine->info;
+    bool has_clock = r->figures[PACKED].device_ms >= 0;
     fprintf(out,
-            "%s: %s on %s (%s), %d thread%s; %zu texts, mean %.1f tokens, %zu batches; "
+            "%s: %s on %s (%s), %d thread%s; %zu texts, mean %.1f tokens, %d batches; "
             "median of %d rounds\n",
             r->checkpoint->name, info->dtype, info->device, info->isa, info->n_threads,
             info->n_threads == 1 ? "" : "s", r->texts->n,
-            (double)r->n_ids / (double)r->texts->n, r->n_batches,
+            (double)r->n_ids / (double)r->texts->n, r->packed.n_batches,
             (int)r->options->n_rounds);
-    fprintf(out, "%-18s %10s %10s %10s %10s%s\n", "", "ms", "best ms", "texts/s",
-            "tokens/s", r->peak > 0 ? "   of floor" : "");
+    fprintf(out, "%-18s %10s %10s%s %10s %10s%s\n", "", "ms", "best ms",
+            has_clock ? "  device ms" : "", "texts/s", "tokens/s",
+            r->peak > 0 ? "   of floor" : "");
     for (int m = 0; m < N_MEASURES; m++) {
         const struct figure *f = &r->figures[m];
         if (!f->is_measured)
             continue;
-        fprintf(out, "%-18s %10.3f %10.3f %10.1f %10.0f", TITLES[m], f->median_ms,
-                f->best_ms, 1e3 * f->n_texts / f->median_ms,
+        fprintf(out, "%-18s %10.3f %10.3f", TITLES[m], f->median_ms, f->best_ms);
+        if (has_clock)
+            fprintf(out, " %10.3f", f->device_ms);
+        fprintf(out, " %10.1f %10.0f", 1e3 * f->n_texts / f->median_ms,
                 1e3 * f->n_tokens / f->median_ms);
         if (r->peak > 0)
             fprintf(out, "  %7.1f %%", 100 * f->macs / r->peak / f->median_ms * 1e3);
@@ -306,6 +287,8 @@ static enum status print_json(const struct run *r, FILE *out, struct error *err)
             json_pack("{s:f,s:f,s:f,s:f}", "ms", f->median_ms, "best_ms", f->best_ms,
                       "texts_per_s", 1e3 * f->n_texts / f->median_ms, "tokens_per_s",
                       1e3 * f->n_tokens / f->median_ms);
+        if (f->device_ms >= 0)
+            json_object_set_new(o, "device_ms", json_real(f->device_ms));
         if (r->peak > 0)
             json_object_set_new(o, "floor_share",
                                 json_real(f->macs / r->peak / f->median_ms * 1e3));
@@ -315,8 +298,8 @@ static enum status print_json(const struct run *r, FILE *out, struct error *err)
         "{s:s,s:s,s:s,s:s,s:s,s:i,s:I,s:I,s:I,s:I,s:o}", "version", VIGIL_VERSION,
         "model", r->checkpoint->name, "device", info->device, "isa", info->isa, "dtype",
         info->dtype, "threads", (int)info->n_threads, "texts", (json_int_t)r->texts->n,
-        "tokens", (json_int_t)r->n_ids, "batches", (json_int_t)r->n_batches, "rounds",
-        (json_int_t)r->options->n_rounds, "figures", figures);
+        "tokens", (json_int_t)r->n_ids, "batches", (json_int_t)r->packed.n_batches,
+        "rounds", (json_int_t)r->options->n_rounds, "figures", figures);
     if (root && r->peak > 0)
         json_object_set_new(root, "peak_gmac_s", json_real(r->peak * 1e-9));
     if (!root)
@@ -338,7 +321,7 @@ enum status engine_bench(const struct engine_bench *options, const struct texts 
         return error_set(err, STATUS_NO_MEMORY, "no memory for the figures");
     r->options = options;
     r->texts = texts;
-    enum status status = model_open(options, &r->checkpoint, &r->engine, err);
+    enum status status = engine_bench_open(options, &r->checkpoint, &r->engine, err);
     if (!status)
         status = tokenize(r, err);
     if (!status)
@@ -351,13 +334,12 @@ enum status engine_bench(const struct engine_bench *options, const struct texts 
         status = print_json(r, out, err);
     else if (!status)
         print_table(r, out);
+    passes_free(&r->packed);
+    passes_free(&r->single);
     engine_close(r->engine);
     checkpoint_close(r->checkpoint);
     free(r->ids);
     free(r->starts);
-    free(r->ends);
-    free(r->offsets);
-    free(r->logits);
     free(r);
     return status;
 }
@@ -366,7 +348,7 @@ enum status engine_bench_turns(const struct engine_bench *options, const char *i
                                FILE *in, FILE *out, struct error *err) {
     struct checkpoint *checkpoint = NULL;
     struct engine *engine = NULL;
-    enum status status = model_open(options, &checkpoint, &engine, err);
+    enum status status = engine_bench_open(options, &checkpoint, &engine, err);
     if (!status)
         status = turns_serve(engine, &checkpoint->config, ids_path, in, out, err);
     engine_close(engine);

@@ -4,7 +4,8 @@
  *
  * Four measures take turns, round by round, so that a slow moment of the machine hits all
  * of them: one sequence of 32 tokens, one of 128, all texts packed into batches as large as
- * the engine takes, and all texts one at a time. A figure is the median of the rounds.
+ * the engine takes, as many of them in flight as it takes, and all texts one at a time. A
+ * figure is the median of the rounds. A device with a clock of its own is timed by that too.
  */
 #ifndef VIGIL_BENCH_ENGINE_H
 #define VIGIL_BENCH_ENGINE_H
@@ -24,6 +25,11 @@ struct engine_bench {
     bool with_probe;     /* the instruction floor too, and the share that is reached */
     bool is_json;
 };
+
+/* Opens the model and the engine that options ask for; both are the caller's. */
+enum status engine_bench_open(const struct engine_bench *options,
+                              struct checkpoint **checkpoint, struct engine **engine,
+                              struct error *err);
 
 /* Times texts and prints the figures to out. */
 enum status engine_bench(const struct engine_bench *options, const struct texts *texts,

@@ -10,12 +10,14 @@
 #include "base/cpus.h"
 #include "base/options.h"
 #include "base/paths.h"
+#include "bench/device.h"
 #include "bench/engine.h"
 #include "bench/load.h"
 #include "bench/report.h"
 #include "bench/sweep.h"
 #include "bench/texts.h"
 #include "bench/tokenizer.h"
+#include "kernels/engines.h"
 
 enum { PATH_BYTES = 4096, MADE_UP_TEXTS = 512 };
 
@@ -23,7 +25,8 @@ struct options {
     bool is_engine, is_tokenizer, is_probe, is_json;
     const char *interactive, *cpus;
     int64_t limit;
-    const char *model, *isa, *dtype;
+    const char *model, *device, *isa, *dtype, *shapes;
+    double peak_tflops, peak_gb_s;
     int64_t n_threads, n_rounds, batch_tokens, batch_texts;
     const char *url, *route, *api_key, *svg, *arrivals;
     int64_t n_connections, batch, duration_ns, warmup_ns, timeout_ns;
@@ -78,10 +81,22 @@ static const struct option TABLE[] = {
      "model directory; without it weights/ade", ENGINE},
     {"threads", 't', OPTION_INTEGER, AT(n_threads), "N", "0", 0, 256, NULL,
      "compute threads; 0: one for each processor", ENGINE},
+    {"device", 0, OPTION_STRING, AT(device), "NAME", "cpu", 0, 0, NULL,
+     "which engine: cpu, cuda, cuda:N, auto, reference", ENGINE},
     {"isa", 0, OPTION_STRING, AT(isa), "NAME", "auto", 0, 0, NULL,
-     "instruction set: avx512, avx2, portable", ENGINE},
-    {"dtype", 0, OPTION_CHOICE, AT(dtype), "NAME", "auto", 0, 0, "auto|int8|bf16|fp32",
+     "instruction set: avx512, avx2, portable; of a GPU: mma, wmma", ENGINE},
+    {"dtype", 0, OPTION_CHOICE, AT(dtype), "NAME", "auto", 0, 0, ENGINES_DTYPE_CHOICES,
      "what to compute in", ENGINE},
+    {"shapes", 0, OPTION_STRING, AT(shapes), "LIST", NULL, 0, 0, NULL,
+     "with --engine: time these and no texts: 1x32,8x128 (SEQUENCESxTOKENS), mixed "
+     "(256 "
+     "sequences, mean 40, longest 64)",
+     ENGINE},
+    {"peak-tflops", 0, OPTION_NUMBER, AT(peak_tflops), "X", "0", 0, 0, NULL,
+     "with --shapes: what the chip multiplies in fp16, for the share of the floor",
+     ENGINE},
+    {"peak-gbps", 0, OPTION_NUMBER, AT(peak_gb_s), "X", "0", 0, 0, NULL,
+     "with --shapes: what its memory moves, GB/s", ENGINE},
     {"rounds", 0, OPTION_INTEGER, AT(n_rounds), "N", "5", 1, 100, NULL,
      "rounds in which the measures take turns", ENGINE},
     {"batch-tokens", 0, OPTION_INTEGER, AT(batch_tokens), "N", "0", 0, 1048576, NULL,
@@ -105,6 +120,8 @@ static const char *const EXAMPLES[] = {
     "latency by throughput, as a table and a picture",
     "vigil bench --engine --threads 1 --probe texts.txt",
     "what the engine does with these texts on one core",
+    "vigil bench --engine --device cuda --shapes 1x32,32x128,mixed",
+    "the same on a GPU, by its own clock, for work of these sizes",
     "vigil bench --probe",
     "how fast this machine multiplies",
     NULL};
@@ -115,6 +132,7 @@ static const struct program PROGRAM = {
     .usage = "[--url URL] [--rate N | --concurrency N] [options] [FILE]\n"
              "--sweep [--svg FILE] [options] [FILE]\n"
              "--engine [options] [FILE]\n"
+             "--engine --shapes LIST [options]\n"
              "--tokenizer [--model DIR] [--rounds N] FILE\n"
              "--probe [--threads N] [--isa NAME]",
     .description =
@@ -143,7 +161,8 @@ static enum status run_engine(const struct options *o, const char *path,
     struct texts texts = {0};
     struct engine_bench bench = {
         .model_dir = o->model,
-        .engine = {.isa = o->isa,
+        .engine = {.device = o->device,
+                   .isa = o->isa,
                    .dtype = o->dtype,
                    .n_threads = (int32_t)o->n_threads,
                    .max_tokens = (int32_t)o->batch_tokens},
@@ -159,6 +178,14 @@ static enum status run_engine(const struct options *o, const char *path,
     }
     if (!status && o->interactive)
         return engine_bench_turns(&bench, o->interactive, stdin, stdout, err);
+    if (!status && o->shapes) {
+        const struct device_bench device = {.engine = bench,
+                                            .shapes = o->shapes,
+                                            .peak_tflops = o->peak_tflops,
+                                            .peak_gb_s = o->peak_gb_s};
+        return path ? error_set(err, STATUS_INVALID, "--shapes: takes no file of texts")
+                    : device_bench(&device, stdout, err);
+    }
     if (!status)
         status = read_texts(o, path, &texts, err);
     if (!status)
@@ -266,6 +293,8 @@ static enum status run(const struct options *o, const char *path, struct error *
         if (status)
             return status;
     }
+    if (o->shapes && !o->is_engine)
+        return error_set(err, STATUS_INVALID, "--shapes: only with --engine");
     if (o->is_engine || o->interactive)
         return run_engine(o, path, err);
     if (o->is_tokenizer)

@@ -2,18 +2,19 @@
  *
  * turns.c - see turns.h.
  *
- * All sequences lie in one array; a batch is a view of a part of it with its own offsets,
- * cut once before anything is timed.
+ * All sequences lie in one array; batches are views of it, cut once before anything is timed.
+ * A shape is made anew for each request.
  */
 #include "bench/turns.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/json.h"
 #include "base/memory.h"
+#include "bench/passes.h"
+#include "bench/shapes.h"
 
 enum {
     MAX_SEQUENCES = 1 << 20,
@@ -34,11 +35,8 @@ struct turns {
     struct engine *engine;
     const struct model_config *config;
     struct sequences stream;
-    struct batch *batches;
-    int32_t *offsets; /* of all batches: at most 2 a sequence */
-    int32_t n_batches;
-    float *logits;      /* of the largest batch */
-    int32_t *shape_ids; /* [max_positions] */
+    struct passes passes; /* over the stream */
+    int32_t *shape_ids;   /* [max_positions] */
     struct buffer answer;
 };
 
@@ -128,101 +126,176 @@ out:
 
 /* ---- batches ---------------------------------------------------------------------- */
 
-/* How many sequences from first on fit into one batch of the engine; at least 1. */
-static int32_t batch_size(const struct turns *t, int32_t first) {
-    const struct engine_info *info = &t->engine->info;
-    const int32_t *starts = t->stream.starts;
-    int32_t n = 1;
-    while (first + n < t->stream.n && n < info->max_sequences &&
-           starts[first + n + 1] - starts[first] <= info->max_tokens)
-        n++;
-    return n;
-}
-
 static enum status batches_cut(struct turns *t, struct error *err) {
     const struct sequences *s = &t->stream;
-    int32_t largest = 1;
-    t->batches = calloc((size_t)s->n, sizeof *t->batches);
-    t->offsets = calloc((size_t)s->n * 2, sizeof *t->offsets);
-    if (!t->batches || !t->offsets)
-        return error_set(err, STATUS_NO_MEMORY, "no memory for %d sequences", s->n);
-    int32_t *offsets = t->offsets;
-    for (int32_t first = 0, n; first < s->n; first += n) {
-        n = batch_size(t, first);
-        for (int32_t i = 0; i <= n; i++)
-            offsets[i] = s->starts[first + i] - s->starts[first];
-        t->batches[t->n_batches++] = (struct batch){
-            .ids = s->ids + s->starts[first], .offsets = offsets, .n_sequences = n};
-        offsets += n + 1;
-        if (n > largest)
-            largest = n;
-    }
-    size_t n_logits;
-    if (!size_multiply((size_t)largest, (size_t)t->config->n_labels, &n_logits) ||
-        !(t->logits = calloc(n_logits, sizeof *t->logits)) ||
-        !(t->shape_ids =
-              calloc((size_t)t->config->max_positions, sizeof *t->shape_ids)))
-        return error_set(err, STATUS_NO_MEMORY, "no memory for the logits");
-    return STATUS_OK;
+    t->shape_ids = calloc((size_t)t->config->max_positions, sizeof *t->shape_ids);
+    if (!t->shape_ids)
+        return error_set(err, STATUS_NO_MEMORY, "no memory for %d tokens",
+                         t->config->max_positions);
+    return passes_make(t->engine, t->config, s->ids, s->starts, s->n, 0, &t->passes,
+                       err);
 }
 
 /* ---- requests --------------------------------------------------------------------- */
 
-static double now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return 1e3 * (double)now.tv_sec + 1e-6 * (double)now.tv_nsec;
+static enum status put_numbers(struct turns *t, const char *before,
+                               const double *values, size_t n, const char *after,
+                               struct error *err) {
+    enum status status = buffer_printf(&t->answer, err, "%s", before);
+    for (size_t i = 0; i < n && !status; i++)
+        status = buffer_printf(&t->answer, err, "%s%.5f", i ? "," : "", values[i]);
+    return status ? status : buffer_printf(&t->answer, err, "%s", after);
 }
 
-static enum status time_shape(struct turns *t, int32_t n_tokens, long n_runs,
+/* [n_rows, n_labels] as lists in a list. */
+static enum status put_logits(struct turns *t, const float *logits, int32_t n_rows,
                               struct error *err) {
-    int32_t offsets[2] = {0, n_tokens};
+    int32_t n_labels = t->config->n_labels;
+    enum status status = buffer_printf(&t->answer, err, "{\"logits\":[");
+    for (int32_t i = 0; i < n_rows && !status; i++)
+        for (int32_t j = 0; j < n_labels && !status; j++)
+            status =
+                buffer_printf(&t->answer, err, "%s%.9g",
+                              j   ? ","
+                              : i ? "],["
+                                  : "[",
+                              (double)logits[(size_t)i * (size_t)n_labels + (size_t)j]);
+    return status ? status : buffer_printf(&t->answer, err, "]]}");
+}
+
+/* n runs, one at a time: {"ms":[…]}, and by the device's clock where that is asked for. */
+static enum status time_runs(struct turns *t, const struct passes *p, long n,
+                             bool wants_device, struct error *err) {
+    double *ms = calloc(2 * (size_t)n, sizeof *ms);
+    enum status status = STATUS_OK;
+    struct pass_time time = {0};
+    if (!ms)
+        return error_set(err, STATUS_NO_MEMORY, "no memory for %ld times", n);
+    double *device_ms = ms + n;
+    for (long i = 0; i < n && !status; i++) {
+        status = passes_run(p, NULL, &time, err);
+        ms[i] = time.ms;
+        device_ms[i] = time.device_ms;
+    }
+    if (!status)
+        status = put_numbers(t, "{\"ms\":[", ms, (size_t)n, "]", err);
+    if (!status && wants_device)
+        status = put_numbers(t, ",\"device_ms\":[", device_ms,
+                             time.device_ms < 0 ? 0 : (size_t)n, "]", err);
+    free(ms);
+    return status ? status : buffer_printf(&t->answer, err, "}");
+}
+
+static enum status time_flight(struct turns *t, const struct passes *p, long n,
+                               struct error *err) {
+    double *device_ms = calloc((size_t)n, sizeof *device_ms);
+    struct pass_time time;
+    if (!device_ms)
+        return error_set(err, STATUS_NO_MEMORY, "no memory for %ld times", n);
+    enum status status = passes_stream(p, (int32_t)n, device_ms, &time, err);
+    if (!status)
+        status = put_numbers(t, "{\"ms\":", &time.ms, 1, ",\"device_ms\":[", err);
+    if (!status)
+        status = put_numbers(t, "", device_ms, time.device_ms < 0 ? 0 : (size_t)n, "]}",
+                             err);
+    free(device_ms);
+    return status;
+}
+
+static enum status time_sequence(struct turns *t, int32_t n_tokens, long n_runs,
+                                 struct error *err) {
+    int32_t starts[2] = {0, n_tokens};
     uint32_t random = 1;
+    struct passes passes;
     for (int32_t i = 0; i < n_tokens; i++) {
         random = random * 1664525u + 1013904223u;
         int32_t n_words = t->config->vocab_size - FIRST_WORD;
         t->shape_ids[i] =
             n_words > 0 ? FIRST_WORD + (int32_t)(random >> 8) % n_words : 0;
     }
-    struct batch b = {.ids = t->shape_ids, .offsets = offsets, .n_sequences = 1};
-    enum status status = buffer_printf(&t->answer, err, "{\"ms\":[");
-    for (long i = 0; i < n_runs && !status; i++) {
-        double start = now_ms();
-        status = engine_run(t->engine, &b, t->logits, NULL, err);
-        double ms = now_ms() - start;
-        if (!status)
-            status = buffer_printf(&t->answer, err, "%s%.4f", i ? "," : "", ms);
-    }
-    return status ? status : buffer_printf(&t->answer, err, "]}");
+    enum status status =
+        passes_make(t->engine, t->config, t->shape_ids, starts, 1, 0, &passes, err);
+    if (!status)
+        status = time_runs(t, &passes, n_runs, false, err);
+    passes_free(&passes);
+    return status;
 }
 
 static enum status time_stream(struct turns *t, struct error *err) {
-    double start = now_ms();
-    for (int32_t i = 0; i < t->n_batches; i++) {
-        enum status status =
-            engine_run(t->engine, &t->batches[i], t->logits, NULL, err);
-        if (status)
-            return status;
-    }
-    return buffer_printf(&t->answer, err, "{\"ms\":[%.4f]}", now_ms() - start);
+    struct pass_time time;
+    enum status status = passes_stream(&t->passes, 1, NULL, &time, err);
+    return status ? status : put_numbers(t, "{\"ms\":[", &time.ms, 1, "]}", err);
 }
 
 static enum status give_logits(struct turns *t, long n, struct error *err) {
     const struct sequences *s = &t->stream;
-    enum status status = buffer_printf(&t->answer, err, "{\"logits\":[");
-    for (int32_t i = 0; i < s->n && i < n && !status; i++) {
-        int32_t offsets[2] = {0, s->starts[i + 1] - s->starts[i]};
-        struct batch b = {
-            .ids = s->ids + s->starts[i], .offsets = offsets, .n_sequences = 1};
-        status = engine_run(t->engine, &b, t->logits, NULL, err);
-        for (int32_t j = 0; j < t->config->n_labels && !status; j++)
-            status = buffer_printf(&t->answer, err, "%s%.9g",
-                                   j   ? ","
-                                   : i ? "],["
-                                       : "[",
-                                   (double)t->logits[j]);
-    }
+    int32_t n_rows = n < s->n ? (int32_t)n : s->n;
+    float *logits =
+        calloc((size_t)n_rows * (size_t)t->config->n_labels, sizeof *logits);
+    struct passes passes;
+    struct pass_time time;
+    if (!logits)
+        return error_set(err, STATUS_NO_MEMORY, "no memory for the logits");
+    enum status status =
+        passes_make(t->engine, t->config, s->ids, s->starts, n_rows, 1, &passes, err);
+    if (!status)
+        status = passes_run(&passes, logits, &time, err);
+    if (!status)
+        status = put_logits(t, logits, n_rows, err);
+    passes_free(&passes);
+    free(logits);
+    return status;
+}
+
+/* ---- shapes ----------------------------------------------------------------------- */
+
+static enum status give_answers(struct turns *t, const struct passes *p,
+                                struct error *err) {
+    float *logits =
+        calloc((size_t)p->n_sequences * (size_t)p->n_labels, sizeof *logits);
+    struct pass_time time;
+    if (!logits)
+        return error_set(err, STATUS_NO_MEMORY, "no memory for the logits");
+    enum status status = passes_run(p, logits, &time, err);
+    if (!status)
+        status = put_logits(t, logits, p->n_sequences, err);
+    free(logits);
+    return status;
+}
+
+static enum status give_ids(struct turns *t, const struct shape *s, struct error *err) {
+    enum status status = buffer_printf(&t->answer, err, "{\"ids\":[");
+    for (int32_t b = 0; b < s->n_sequences && !status; b++)
+        for (int32_t i = s->starts[b]; i < s->starts[b + 1] && !status; i++)
+            status = buffer_printf(&t->answer, err, "%s%d",
+                                   i > s->starts[b] ? ","
+                                   : b              ? "],["
+                                                    : "[",
+                                   s->ids[i]);
     return status ? status : buffer_printf(&t->answer, err, "]]}");
+}
+
+enum request { REQUEST_SHAPE, REQUEST_FLIGHT, REQUEST_ANSWERS, REQUEST_IDS };
+
+static enum status answer_shape(struct turns *t, enum request request, const char *name,
+                                long n, struct error *err) {
+    struct shape shape;
+    struct passes passes = {0};
+    enum status status = shape_make(name, t->config, &shape, err);
+    if (!status)
+        status = passes_make(t->engine, t->config, shape.ids, shape.starts,
+                             shape.n_sequences, 0, &passes, err);
+    if (!status && request == REQUEST_SHAPE)
+        status = time_runs(t, &passes, n, true, err);
+    else if (!status && request == REQUEST_FLIGHT)
+        status = time_flight(t, &passes, n, err);
+    else if (!status && request == REQUEST_ANSWERS)
+        status = give_answers(t, &passes, err);
+    else if (!status)
+        status = give_ids(t, &shape, err);
+    passes_free(&passes);
+    shape_free(&shape);
+    return status;
 }
 
 /* "1x32 5": n_tokens 32, n 5. "logits 5": n 5. */
@@ -234,8 +307,32 @@ static bool request_number(const char *text, long *n) {
            *n <= MAX_RUNS;
 }
 
+/* "shape 8x128 50", "ids mixed"; false: it is none of these. */
+static bool shape_request(const char *line, enum request *request,
+                          char name[SHAPE_NAME_BYTES], long *n) {
+    static const char *const words[] = {"shape ", "flight ", "answers ", "ids "};
+    for (int i = 0; i < 4; i++) {
+        size_t n_word = strlen(words[i]);
+        if (strncmp(line, words[i], n_word) != 0)
+            continue;
+        const char *at = line + n_word;
+        size_t n_name = strcspn(at, " \n");
+        if (n_name >= SHAPE_NAME_BYTES)
+            return false;
+        memcpy(name, at, n_name);
+        name[n_name] = '\0';
+        *request = (enum request)i;
+        *n = 0;
+        return i >= REQUEST_ANSWERS ||
+               (at[n_name] == ' ' && request_number(at + n_name, n));
+    }
+    return false;
+}
+
 static enum status answer(struct turns *t, const char *line, struct error *err) {
     long n;
+    char name[SHAPE_NAME_BYTES];
+    enum request request;
     if (!strncmp(line, "stream", 6))
         return time_stream(t, err);
     if (!strncmp(line, "logits ", 7) && request_number(line + 7, &n))
@@ -246,11 +343,14 @@ static enum status answer(struct turns *t, const char *line, struct error *err) 
         if (n_tokens >= 1 && n_tokens <= t->config->max_positions &&
             n_tokens <= t->engine->info.max_tokens && *end == ' ' &&
             request_number(end + 1, &n))
-            return time_shape(t, (int32_t)n_tokens, n, err);
+            return time_sequence(t, (int32_t)n_tokens, n, err);
     }
+    if (shape_request(line, &request, name, &n))
+        return answer_shape(t, request, name, n, err);
     return error_set(err, STATUS_INVALID,
-                     "expected \"1x<tokens> <runs>\", \"stream\", \"logits <n>\" or "
-                     "\"quit\"");
+                     "expected \"1x<tokens> <runs>\", \"stream\", \"logits <n>\", "
+                     "\"shape <shape> <runs>\", \"flight <shape> <runs>\", \"answers "
+                     "<shape>\", \"ids <shape>\" or \"quit\"");
 }
 
 static enum status put_error(struct turns *t, const struct error *e,
@@ -288,18 +388,17 @@ enum status turns_serve(struct engine *engine, const struct model_config *config
         status = batches_cut(&t, err);
     if (!status && (fprintf(out,
                             "{\"engine\":\"vigil\",\"version\":\"%s\","
-                            "\"effective\":\"%s, %s\",\"batches\":%d}\n",
-                            VIGIL_VERSION, engine->info.dtype, engine->info.isa,
-                            t.n_batches) < 0 ||
+                            "\"device\":\"%s\",\"effective\":\"%s, %s\","
+                            "\"batches\":%d}\n",
+                            VIGIL_VERSION, engine->info.device, engine->info.dtype,
+                            engine->info.isa, t.passes.n_batches) < 0 ||
                     fflush(out)))
         status = error_set(err, STATUS_IO, "cannot write: %s", strerror(errno));
     if (!status)
         status = serve_lines(&t, in, out, err);
     free(t.stream.ids);
     free(t.stream.starts);
-    free(t.batches);
-    free(t.offsets);
-    free(t.logits);
+    passes_free(&t.passes);
     free(t.shape_ids);
     buffer_free(&t.answer);
     return status;

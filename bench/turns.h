@@ -6,12 +6,18 @@
  * process that is stopped between its turns. So the engine is opened once and then answers
  * lines; every answer is one line of JSON:
  *
- *   (start)     {"engine":"vigil","version":…,"effective":"int8, avx2",…}
+ *   (start)     {"engine":"vigil","version":…,"device":"cpu","effective":"int8, avx2",…}
  *   1x32 N      N timed runs of one sequence of 32 tokens (any length): {"ms":[…]}
  *   stream …    one timed pass over the sequences of the file, packed in the order that they
  *               have there into batches as large as the engine takes: {"ms":[…]}; what
  *               follows the word (the order that rivals are asked for) changes nothing
  *   logits N    of the first N sequences, one at a time: {"logits":[[…],…]}
+ *   shape S N   N timed runs of the shape S (shapes.h), one at a time: {"ms":[…],
+ *               "device_ms":[…]}; device_ms is empty where the device has no clock
+ *   flight S N  N runs of it without a break, batches in flight: {"ms":all of it,
+ *               "device_ms":[…]}
+ *   answers S   {"logits":[[…],…]} of a run of the shape
+ *   ids S       {"ids":[[…],…]} that the shape has
  *   quit        or the end of the input
  * A request that fails is answered with {"error":"…"}; the next one is served.
  */

@@ -8,6 +8,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import xml.etree.ElementTree as xml
@@ -269,6 +270,14 @@ def test_messages(texts, tmp_path):
     says("only the native route", "--entities", "--route", "tei")
     says("only with --sweep", "--svg", tmp_path / "x.svg")
     says("expected a list such as 0,2-3", "--cpus", "zero")
+    says("--shapes: only with --engine", "--shapes", "1x32")
+    says("--shapes: takes no file", "--engine", "--shapes", "1x32", texts)
+    says('such as 8x128, or mixed; not "32"', "--engine", "--shapes", "1x8,32")
+    says('not "0x8"', "--engine", "--shapes", "0x8")
+    says('not ""', "--engine", "--shapes", "1x8,")
+    says("sequences of 513 tokens, this model takes 512", "--engine", "--shapes", "1x513")
+    says("at most 16 shapes", "--engine", "--shapes", ",".join(["1x1"] * 17))
+    says("no device is called tpu", "--engine", "--device", "tpu", texts)
     says("unknown option", "--nonsense", code=2)
     says("batch", "--batch", "0", code=2)
 
@@ -314,6 +323,97 @@ def test_instruction_floor():
     assert found["int8_gmac_s"] > 0 and found["fp32_gmac_s"] > 0
     engine = figures("--engine", "--probe", "--rounds", "1", "--limit", "64")
     assert all(figure["floor_share"] > 0 for figure in engine["figures"].values())
+
+
+def test_shapes():
+    found = figures("--engine", "--shapes", "1x16,3x8,mixed", "--rounds", "1", "--threads", "1")
+    assert list(found["shapes"]) == ["1x16", "3x8", "mixed"]
+    sizes = {name: (f["sequences"], f["tokens"]) for name, f in found["shapes"].items()}
+    assert sizes == {"1x16": (1, 16), "3x8": (3, 24), "mixed": (256, 10240)}
+    assert found["device"] == "cpu" and found["open_ms"] > 0
+    for figure in found["shapes"].values():
+        times = figure["ms"]
+        assert 0 < times["best"] <= times["p10"] <= times["median"] <= times["p90"]
+        assert figure["batches"] >= 1 and figure["sequences_per_s"] > 0
+        # The CPU has no clock of its own, and no rate of a chip was given.
+        assert not {"device_ms", "in_flight_device_ms", "floor_ms"} & set(figure)
+    # 10,240 tokens are more than the CPU's batch: several batches are one pass.
+    assert found["shapes"]["mixed"]["batches"] > 1
+    assert found["shapes"]["mixed"]["ms"]["n"] >= 2 and found["shapes"]["1x16"]["ms"]["n"] > 5
+
+
+def test_shapes_and_their_floor(tmp_path):
+    """Against 2.4 of the arithmetic that floors are made of: DistilBERT-base, 32 x 128."""
+    model = tmp_path / "base"
+    subprocess.run([BIN / "vigil", "model", "random", "--dim", "768", "--heads", "12", "--vocab", "2000",
+                    "--dtype", "f16", model], check=True, capture_output=True, timeout=120)
+    found = figures("--engine", "--shapes", "1x32,32x128", "--rounds", "1", "--model", model,
+                    "--peak-tflops", "0.5", "--peak-gbps", "20")
+    large, one = found["shapes"]["32x128"], found["shapes"]["1x32"]
+    assert large["gflop"] == pytest.approx(308, rel=0.01)
+    assert large["weight_mb"] == one["weight_mb"] == pytest.approx(86.1, rel=0.01)
+    assert large["traffic_mb"] == pytest.approx(4096 * 0.092, rel=0.01) and large["launches"] == 45
+    for figure in (one, large):
+        expected = max(figure["gflop"] / 0.5, figure["weight_mb"] / 20) + figure["traffic_mb"] / 20
+        expected += 1.3e-3 * 45 * figure["batches"]
+        assert figure["floor_ms"] == pytest.approx(expected, rel=1e-3)
+        assert figure["floor_share"] == pytest.approx(expected / figure["ms"]["median"], rel=1e-3)
+    out = bench("--engine", "--shapes", "1x32", "--rounds", "1", "--model", model, "--peak-tflops", "1",
+                "--peak-gbps", "20").stdout
+    assert re.search(r"^1x32 +\d+ +- ", out, re.M) and "floor: 1 TFLOP/s, 20 GB/s" in out
+
+
+LIBRARY = ROOT / os.environ.get("VIGIL_BUILD", "build") / "cuda-emulated/libvigil_cuda.so"
+TINY = ROOT / "tests/data/models/binary-f32"
+
+
+@pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY} is not built: make e2e builds it")
+def test_a_device_with_a_clock(texts):
+    env = {"VIGIL_CUDA_LIBRARY": str(LIBRARY), "VIGIL_CUDA_DISABLE": "graphs,tuning,cache"}
+    model = ["--device", "cuda:0", "--model", TINY, "--batch-tokens", "128", "--rounds", "1"]
+    found = figures("--engine", *model, "--shapes", "1x8,2x16", **env)
+    assert found["device"] == "cuda:0" and found["dtype"] == "fp16" and found["in_flight"] == 2
+    for figure in found["shapes"].values():
+        assert 0 < figure["device_ms"]["median"] <= figure["ms"]["median"]
+        assert figure["in_flight_device_ms"]["n"] == figure["device_ms"]["n"] == figure["ms"]["n"]
+    assert bench("--engine", *model, "--shapes", "1x8", "--isa", "wmma", **env).stdout.count("(wmma)") == 1
+    whole = figures("--engine", *model, "--limit", "3", texts, **env)
+    assert all(f["device_ms"] > 0 for f in whole["figures"].values())
+    assert "device ms" in bench("--engine", *model, "--limit", "3", texts, **env).stdout
+    answers = ask_turns("shape 1x8 3\nflight 1x8 3\nanswers 1x8\nquit\n", *model[:4], **env)
+    assert len(answers[1]["device_ms"]) == len(answers[2]["device_ms"]) == 3
+    assert "cuda:0" == answers[0]["device"] and len(answers[3]["logits"]) == 1
+
+
+def ask_turns(lines, *arguments, ids=None, **env):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "ids"
+        path.write_text(ids or "0 1 2\n")
+        done = subprocess.run([BIN / "vigil", "bench", "--interactive", path, *map(str, arguments)], cwd=ROOT,
+                              text=True, input=lines, capture_output=True, timeout=120, env={**os.environ, **env})
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_turns_over_shapes():
+    """The ids of a shape are those that it computes, packed as one by one."""
+    told = ask_turns("ids mixed\nids mixed\nids 3x5\nanswers 3x5\nshape 3x5 4\nflight 3x5 4\nshape 3x5\n"
+                     "shape 3x5 0\nids 4\nids 1x600\nanswers\nids 1x9 \n", "--dtype", "fp32")
+    mixed = told[1]["ids"]
+    assert told[2] == told[1] and len(mixed) == 256 and sum(map(len, mixed)) == 10240
+    assert min(map(len, mixed)) == 16 and max(map(len, mixed)) == 64
+    assert len({len(ids) for ids in mixed}) == 49 and [len(i) for i in mixed] != sorted(len(i) for i in mixed)
+    assert all(ids[0] == 101 and ids[-1] == 102 and 1000 <= min(ids[1:-1]) and max(ids) < 30522 for ids in mixed)
+    assert [len(ids) for ids in told[3]["ids"]] == [5, 5, 5] and told[4]["logits"][0] != told[4]["logits"][1]
+    assert len(told[5]["ms"]) == 4 and told[5]["device_ms"] == [] and told[6]["ms"] > 0
+    assert all("expected" in told[i]["error"] for i in (7, 8))
+    assert "a shape is" in told[9]["error"] and "this model takes 512" in told[10]["error"]
+    assert "error" in told[11] and len(told[12]["ids"]) == 1
+    lines = "".join(" ".join(map(str, ids)) + "\n" for ids in told[3]["ids"])
+    alone = ask_turns("logits 9\nstream\nquit\n", "--dtype", "fp32", ids=lines)
+    for one, packed in zip(alone[1]["logits"], told[4]["logits"]):
+        assert one == pytest.approx(packed, abs=1e-4)
+    assert alone[2]["ms"][0] > 0
 
 
 def test_turns(tmp_path):
