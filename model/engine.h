@@ -66,14 +66,13 @@ struct engine {
 };
 
 struct engine_options {
-    const char *device; /* "auto", "cpu", "cuda", "cuda:1", "cuda:0,1", "cuda:all",
-                         * "reference" */
-    const char
-        *isa; /* NULL or "auto": the best that the machine has; on CUDA the path of
-                      * the products: "mma" or "wmma" */
-    const char
-        *dtype; /* NULL or "auto": int8 for a quantised checkpoint, else fp32; fp16
-                         * on CUDA */
+    /* "auto", "cpu", "cuda", "cuda:1", "cuda:0,1", "cuda:all", "reference"; NULL: "cpu" */
+    const char *device;
+    /* NULL or "auto": the best that the machine has. On CUDA the products' instructions:
+     * "mma" or "wmma". */
+    const char *isa;
+    /* NULL or "auto": int8 for a quantised checkpoint, else fp32; fp16 on CUDA. */
+    const char *dtype;
     int32_t n_threads;  /* 0: as many as the process may run on */
     int32_t max_tokens; /* 0: 1024 (CUDA: 16384), and at least P */
     const int32_t

@@ -3,7 +3,6 @@
  * attention.cu - chooses among the attention kernels and launches one (host code alone).
  */
 #include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/gemm.cuh"
 
 #ifndef __CUDACC_RTC__
 static attention_kernel *find(enum cuda_path path, int head_width, int warps,
@@ -24,9 +23,9 @@ cudaError_t cuda_attention(const struct cuda_launch *launch,
     return launch_kernel(launch, kernel, grid, warps * WARP, shared_bytes, *a, tiles);
 }
 
-cudaError_t cuda_kernels_prepare(enum cuda_path path) {
+cudaError_t attention_prepare(enum cuda_path path) {
     static const int widths[] = {16, 32, 64, 128}, warps[] = {2, 4, 8};
-    cudaError_t code = gemm_prepare(path);
+    cudaError_t code = cudaSuccess;
     for (int w = 0; w < 4; w++)
         for (int n = 0; n < 3 && code == cudaSuccess; n++) {
             size_t shared_bytes = 0;

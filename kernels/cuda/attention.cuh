@@ -18,6 +18,9 @@
 typedef void attention_kernel(struct cuda_attention, const struct cuda_tile *);
 attention_kernel *attention_mma_find(int head_width, int warps, size_t *shared_bytes);
 attention_kernel *attention_wmma_find(int head_width, int warps, size_t *shared_bytes);
+
+/* A part of cuda_kernels_prepare. */
+cudaError_t attention_prepare(enum cuda_path path);
 #endif
 
 #endif

@@ -3,8 +3,9 @@
  * attention_cls.cu - attention of each sequence's first token alone: the last layer when no
  * tags are asked for. No tensor cores: one query has nothing to tile.
  *
- * Design: a warp a head of a sequence. Scores of 32 keys at a time, a key a lane; then the
- *         lanes share out the head's columns and go over the same keys. Online softmax.
+ * Design: a warp a head of a sequence. Scores of 32 keys at a time, a key a lane; then
+ *         HEAD / 8 lanes a row of values, several rows at a time, added up across the warp
+ *         at the end. Online softmax.
  * Limits: HEAD 16, 32, 64, 128.   Bound: L2.
  * CPU:    kernels/cpu/attention.inc.h with one query.
  */
@@ -15,7 +16,7 @@
 template <int HEAD>
 __global__ void __launch_bounds__(WARPS_A_BLOCK *WARP, HEAD == 128 ? 3 : 4)
     attention_cls(struct cuda_attention a, const int32_t *offsets) {
-    constexpr int COLUMNS = HEAD < WARP ? 1 : HEAD / WARP; /* a lane's, of the output */
+    constexpr int LANES = HEAD / 8, ROWS = WARP / LANES; /* of a row; at a time */
     SHARED_MEMORY(memory);
     grid_begin();
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
@@ -27,21 +28,21 @@ __global__ void __launch_bounds__(WARPS_A_BLOCK *WARP, HEAD == 128 ? 3 : 4)
     float *q = (float *)memory + warp * HEAD;
     const f16 *query =
         a.q + (size_t)(a.q_is_packed ? begin : b) * (size_t)a.q_stride + head * HEAD;
-    for (int i = lane; i < HEAD / 8; i += WARP) {
+    if (lane < LANES) {
         float eight[8];
-        half8_to_float(query + 8 * i, eight);
+        half8_to_float(query + 8 * lane, eight);
 #pragma unroll
         for (int e = 0; e < 8; e++)
-            q[8 * i + e] = eight[e];
+            q[8 * lane + e] = eight[e];
     }
     __syncwarp();
     const f16 *k = a.k + (size_t)begin * (size_t)a.kv_stride + head * HEAD;
     const f16 *v = a.v + (size_t)begin * (size_t)a.kv_stride + head * HEAD;
-    int column = lane * COLUMNS < HEAD ? lane * COLUMNS : 0;
-    float scale = a.scale * LOG2_E, largest = NO_SCORE, sum = 0, out[COLUMNS] = {};
+    float scale = a.scale * LOG2_E, largest = NO_SCORE, sum = 0, out[8] = {};
     for (int first = 0; first < n_tokens; first += WARP) {
         float score = 0;
-        int key = first + lane < n_tokens ? first + lane : n_tokens - 1;
+        int n_keys = n_tokens - first < WARP ? n_tokens - first : WARP;
+        int key = first + (lane < n_keys ? lane : n_keys - 1);
 #pragma unroll 8
         for (int i = 0; i < HEAD / 8; i++) {
             float eight[8];
@@ -50,33 +51,39 @@ __global__ void __launch_bounds__(WARPS_A_BLOCK *WARP, HEAD == 128 ? 3 : 4)
             for (int e = 0; e < 8; e++)
                 score += eight[e] * q[8 * i + e];
         }
-        if (first + lane >= n_tokens)
+        if (lane >= n_keys)
             score = NO_SCORE;
         float most = fmaxf(largest, warp_max(score));
-        float before = exp2f((largest - most) * scale);
-        float p = exp2f((score - most) * scale);
+        float before = power_of_two((largest - most) * scale);
+        float p = power_of_two((score - most) * scale);
         sum = sum * before + warp_sum(p);
         largest = most;
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++)
-            out[c] *= before;
-        int n_keys = n_tokens - first < WARP ? n_tokens - first : WARP;
-        for (int j = 0; j < n_keys; j++) {
-            float weight = __shfl_sync(ALL_LANES, p, j);
-            const __half *row =
-                (const __half *)v + (size_t)(first + j) * (size_t)a.kv_stride + column;
+        for (int e = 0; e < 8; e++)
+            out[e] *= before;
+            /* A key that is not there has the weight 0; its row is the last one's. */
+#pragma unroll 4
+        for (int j = 0; j < n_keys; j += ROWS) {
+            int row = j + lane / LANES;
+            float weight = __shfl_sync(ALL_LANES, p, row % WARP), eight[8];
+            key = first + (row < n_keys ? row : n_keys - 1);
+            half8_to_float(v + (size_t)key * (size_t)a.kv_stride + lane % LANES * 8,
+                           eight);
 #pragma unroll
-            for (int c = 0; c < COLUMNS; c++)
-                out[c] += weight * __half2float(row[c]);
+            for (int e = 0; e < 8; e++)
+                out[e] += weight * eight[e];
         }
     }
-    if (lane * COLUMNS >= HEAD)
-        return;
-    __half *to =
-        (__half *)a.out + (size_t)b * (size_t)a.out_stride + head * HEAD + column;
 #pragma unroll
-    for (int c = 0; c < COLUMNS; c++)
-        to[c] = __float2half_rn(out[c] / sum);
+    for (int e = 0; e < 8; e++) {
+#pragma unroll
+        for (int apart = LANES; apart < WARP; apart *= 2)
+            out[e] += __shfl_xor_sync(ALL_LANES, out[e], apart);
+        out[e] /= sum;
+    }
+    if (lane < LANES)
+        half8_from_float(out, a.out + (size_t)b * (size_t)a.out_stride + head * HEAD +
+                                  8 * lane);
 }
 
 #define INSTANCE(HEAD)                                                                 \

@@ -29,8 +29,13 @@ template <int HEAD, int THREADS>
 __device__ __forceinline__ void fetch_block(const struct cuda_attention &a,
                                             const struct cuda_tile &tile, int head,
                                             int first_key, f16 *keys, f16 *values) {
-    for (int i = (int)threadIdx.x; i < BLOCK_KEYS * (HEAD / 8); i += THREADS) {
-        int row = i / (HEAD / 8), chunk = i % (HEAD / 8), key = first_key + row;
+    constexpr int CHUNKS = HEAD / 8, N = BLOCK_KEYS * CHUNKS;
+#pragma unroll(THREADS == 256 ? 1 : 4) /* beyond, registers run out */
+    for (int c = 0; c < (N + THREADS - 1) / THREADS; c++) {
+        int i = c * THREADS + (int)threadIdx.x;
+        int row = i / CHUNKS, chunk = i % CHUNKS, key = first_key + row;
+        if (N % THREADS != 0 && i >= N)
+            break;
         if (key >= tile.n_tokens)
             key = tile.n_tokens - 1;
         size_t at = (size_t)(tile.begin + key) * (size_t)a.kv_stride +
@@ -103,27 +108,29 @@ template <int HEAD> struct strip {
     /* Scores to powers of two below the running maximum; what is there is scaled to it. */
     __device__ __forceinline__ void soften(float (&scores)[KEY_TILES][4], float scale) {
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float most = largest[half], added = 0;
+        for (int below = 0; below < 2; below++) {
+            float most = largest[below], added = 0;
 #pragma unroll
             for (int j = 0; j < KEY_TILES; j++)
-                most = fmaxf(most, fmaxf(scores[j][2 * half], scores[j][2 * half + 1]));
+                most =
+                    fmaxf(most, fmaxf(scores[j][2 * below], scores[j][2 * below + 1]));
             most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 1));
             most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 2));
-            float shift = most * scale, before = exp2f(largest[half] * scale - shift);
+            float shift = most * scale,
+                  before = power_of_two(largest[below] * scale - shift);
 #pragma unroll
             for (int j = 0; j < KEY_TILES; j++)
 #pragma unroll
-                for (int e = 2 * half; e < 2 * half + 2; e++) {
-                    scores[j][e] = exp2f(fmaf(scores[j][e], scale, -shift));
+                for (int e = 2 * below; e < 2 * below + 2; e++) {
+                    scores[j][e] = power_of_two(fmaf(scores[j][e], scale, -shift));
                     added += scores[j][e];
                 }
-            largest[half] = most;
-            sum[half] = sum[half] * before + added; /* of this lane's columns */
+            largest[below] = most;
+            sum[below] = sum[below] * before + added; /* of this lane's columns */
 #pragma unroll
             for (int d = 0; d < HEAD / 8; d++) {
-                out[d][2 * half] *= before;
-                out[d][2 * half + 1] *= before;
+                out[d][2 * below] *= before;
+                out[d][2 * below + 1] *= before;
             }
         }
     }
@@ -163,11 +170,12 @@ template <int HEAD> struct strip {
                                           int first_query) {
         int lane = (int)threadIdx.x % WARP;
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float total = sum[half];
+        for (int below = 0; below < 2; below++) {
+            float total = sum[below];
             total += __shfl_xor_sync(ALL_LANES, total, 1);
             total += __shfl_xor_sync(ALL_LANES, total, 2);
-            int query = first_query + lane / 4 + 8 * half;
+            float inverse = 1.0f / total;
+            int query = first_query + lane / 4 + 8 * below;
             if (query >= tile.n_tokens)
                 continue;
             f16 *to = a.out + (size_t)(tile.begin + query) * (size_t)a.out_stride +
@@ -175,7 +183,7 @@ template <int HEAD> struct strip {
 #pragma unroll
             for (int d = 0; d < HEAD / 8; d++)
                 *(__half2 *)(to + 8 * d) = __floats2half2_rn(
-                    out[d][2 * half] / total, out[d][2 * half + 1] / total);
+                    out[d][2 * below] * inverse, out[d][2 * below + 1] * inverse);
         }
     }
 };

@@ -87,12 +87,12 @@ __device__ __forceinline__ void soften(float *scores, float *factors, int n_keys
         most = fmaxf(most, values[i]);
     }
     most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 1));
-    float shift = most * scale, before = exp2f(largest * scale - shift);
+    float shift = most * scale, before = power_of_two(largest * scale - shift);
     __half *out = (__half *)(scores + lane / 2 * S::SCORE_PITCH);
     __syncwarp(); /* both lanes have read the row */
 #pragma unroll
     for (int i = 0; i < S::BLOCK_KEYS / 2; i++) {
-        float p = exp2f(fmaf(values[i], scale, -shift));
+        float p = power_of_two(fmaf(values[i], scale, -shift));
         added += p;
         out[2 * i + parity] = __float2half_rn(p);
     }

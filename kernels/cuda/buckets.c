@@ -8,7 +8,9 @@ static int32_t next_bucket(int32_t rows) {
     for (size_t i = 0; i < sizeof small / sizeof *small; i++)
         if (small[i] > rows)
             return small[i];
-    return rows + (rows < 2048 ? 128 : rows < 16384 ? 256 : rows / 64);
+    return rows + (rows < 2048   ? 128
+                   : rows < 4096 ? 256
+                                 : (rows / 16 + 255) / 256 * 256);
 }
 
 void buckets_init(struct buckets *b, int32_t max_rows) {

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * buckets.h - the numbers of rows that work is rounded up to, so that a product's algorithm
- * is chosen and a graph captured for few sizes. Fine where a batch is small; steps of an
- * eighth at most where it is large, which is less than a tile of the products wastes.
+ * is chosen and a graph captured for few sizes. Steps of 16 to 128 rows up to 2,048, where a
+ * product's tile has as many; above, of 256 or a sixteenth.
  */
 #ifndef VIGIL_KERNELS_CUDA_BUCKETS_H
 #define VIGIL_KERNELS_CUDA_BUCKETS_H
 
 #include <stdint.h>
 
-#define BUCKETS_MAX 256
+#define BUCKETS_MAX 192 /* enough for 2^20 rows */
 
 struct buckets {
     int32_t rows[BUCKETS_MAX]; /* ascending */

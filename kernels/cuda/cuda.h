@@ -5,7 +5,8 @@
  *   plugin.c    what libvigil_cuda.so offers           engine.c   opens and closes, memory
  *   weights.c   checkpoint -> padded fp16 on a device  buckets.c  sizes that work is rounded to
  *   products.c  one product: cuBLASLt or our kernels   tuning.c   which of them, by timing
- *   forward.c   a batch's launches, in their order     run.c      submit, wait, graphs
+ *   plans.c     what tuning found, kept                forward.c  a batch's launches, in order
+ *   run.c       submit, wait, graphs
  *   *.cu        the kernels, kernels.h their launches
  *
  * Widths are padded with zeros: C to `width`, F to `hidden`, a head of D to `head` (16, 32,
@@ -147,7 +148,10 @@ struct cuda_engine {
     struct cuda_graph *graphs;
     int32_t n_graphs;
     int64_t deadline_ns, device_ns;
-    bool is_dead;
+    size_t l2_bytes;
+    bool is_open; /* running out of memory is a failure of the device from now on */
+    bool is_dead; /* a batch failed: no more of them */
+    bool is_hung; /* and may never answer again: not even freed */
     /* VIGIL_CUDA_DISABLE */
     bool has_no_graphs, has_no_cache, has_no_blas, has_no_own, has_no_tuning;
 };
@@ -180,8 +184,20 @@ bool cuda_product_takes(struct cuda_engine *e, enum cuda_product product,
 int32_t cuda_product_proposals(struct cuda_engine *e, enum cuda_product product,
                                int32_t n_rows, cublasLtMatmulAlgo_t *out, int32_t cap);
 
-/* tuning.c: fills e->plans, from the cache or by timing. */
+/* tuning.c: fills e->plans, with what is kept or by timing. */
 enum status cuda_tune(struct cuda_engine *e, struct error *err);
+/* Buckets of rows that a product may be asked for, from the smallest on. */
+int32_t cuda_n_buckets(const struct cuda_engine *e, enum cuda_product product);
+struct cuda_plan *cuda_plan_at(struct cuda_engine *e, enum cuda_product product,
+                               int32_t bucket);
+size_t cuda_plans_bytes(const struct cuda_engine *e);
+/* Whether one of our variants can compute a product, and is worth a try. */
+bool cuda_is_candidate(const struct cuda_engine *e, struct cuda_gemm_variant v,
+                       int32_t m, const struct cuda_product_shape *s);
+
+/* plans.c: true when all plans were kept, and can be used. Any thread. */
+bool cuda_plans_find(struct cuda_engine *e);
+void cuda_plans_keep(struct cuda_engine *e);
 
 /* forward.c */
 /* The operation of a product in a layer: which weights, which buffers. */
@@ -192,6 +208,11 @@ cudaError_t cuda_forward(struct cuda_engine *e, const struct cuda_layout *l,
                          const char *inputs);
 
 /* run.c */
+/* Until the event has come, or the device says that it failed; cudaErrorTimeout when the
+ * deadline has passed, and the engine is hung then. */
+cudaError_t cuda_await(struct cuda_engine *e, cudaEvent_t event);
+/* Until all that was launched is done. No batch may be in flight. */
+cudaError_t cuda_finish(struct cuda_engine *e);
 enum status cuda_slots_open(struct cuda_engine *e, struct error *err);
 /* Captures the graphs; when the plans are made. */
 enum status cuda_graphs_open(struct cuda_engine *e, struct error *err);

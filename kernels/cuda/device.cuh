@@ -72,6 +72,17 @@ __device__ __forceinline__ float gelu(float x) {
     return 0.5f * x * (1.0f + erff(x * 0.70710678118654752440f));
 }
 
+/* 2^x, as the special function unit has it: 2 ulp, subnormals as 0. */
+__device__ __forceinline__ float power_of_two(float x) {
+#ifdef VIGIL_CUDA_EMULATION
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 /* Lets a NaN through, which fmaxf would make 0: the check of the logits must see it. */
 __device__ __forceinline__ float relu(float x) {
     return x < 0.0f ? 0.0f : x;

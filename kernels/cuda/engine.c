@@ -21,13 +21,22 @@ enum {
     DEFAULT_DEADLINE_MS = 10000,
     ALIGN = 256
 };
-/* Parts of k: as many tiles as processors, each 128 x 128 at most. */
+/* Parts of k: variants that need more are not candidates. */
 #define PARTIAL_BYTES ((size_t)32 << 20)
 
 enum status cuda_check(const struct cuda_engine *e, cudaError_t code, const char *what,
                        struct error *err) {
     if (code == cudaSuccess)
         return STATUS_OK;
+    if (code == cudaErrorMemoryAllocation && !e->is_open) {
+        (void)
+            cudaGetLastError(); /* the device goes on, and so does who uses it already */
+        return error_set(err, STATUS_NO_MEMORY, "%s (%s): %s: out of memory",
+                         e->device_name, e->model_name, what);
+    }
+    if (code == cudaErrorTimeout)
+        return error_set(err, STATUS_DEVICE, "%s: %s: no end in %lld ms",
+                         e->device_name, what, (long long)(e->deadline_ns / 1000000));
     if (code == cudaErrorNoKernelImageForDevice)
         return error_set(
             err, STATUS_UNSUPPORTED,
@@ -127,16 +136,23 @@ static enum status choose_path(struct cuda_engine *e,
         return error_set(err, STATUS_UNSUPPORTED,
                          "%s (%s) is sm_%d%d; the CUDA engine needs sm_70 or newer",
                          e->device_name, e->model_name, e->major, e->minor);
+    int32_t built = 0;
+    enum status status =
+        cuda_check(e, cuda_kernels_compiled_for(&built), "looking at the kernels", err);
+    if (status != STATUS_OK)
+        return status;
+    e->launch.overlaps = e->launch.overlaps && built >= 90;
     bool wants_mma = strcmp(isa, "mma") == 0, wants_wmma = strcmp(isa, "wmma") == 0;
     if (!wants_mma && !wants_wmma && strcmp(isa, "auto") != 0)
         return error_set(err, STATUS_UNSUPPORTED,
                          "the CUDA engine has the paths auto, mma and wmma, not %s",
                          isa);
-    if (wants_mma && e->major < 8)
+    if (wants_mma && built < 80)
         return error_set(err, STATUS_UNSUPPORTED,
-                         "the path mma needs sm_80 or newer, %s is sm_%d%d",
-                         e->device_name, e->major, e->minor);
-    e->launch.path = e->major < 8 || wants_wmma ? CUDA_PATH_WMMA : CUDA_PATH_MMA;
+                         "the path mma needs sm_80 or newer, and a library built for "
+                         "that; %s is sm_%d%d, the library's code for it is for sm_%d",
+                         e->device_name, e->major, e->minor, built);
+    e->launch.path = built < 80 || wants_wmma ? CUDA_PATH_WMMA : CUDA_PATH_MMA;
     return STATUS_OK;
 }
 
@@ -158,8 +174,9 @@ static enum status look_at_device(struct cuda_engine *e, struct error *err) {
     e->minor = properties.minor;
     e->n_multiprocessors = properties.multiProcessorCount;
     snprintf(e->model_name, sizeof e->model_name, "%s", properties.name);
+    e->l2_bytes = (size_t)properties.l2CacheSize;
     /* Programmatic dependent launch; graphs capture it since 12.3. */
-    e->launch.overlaps = e->major >= 9 && runtime >= 12030 && driver >= 12030;
+    e->launch.overlaps = runtime >= 12030 && driver >= 12030;
     return STATUS_OK;
 }
 
@@ -204,8 +221,9 @@ static enum status take_memory(struct cuda_engine *e, const struct checkpoint *c
         return status;
     carve_buffers(e, e->buffer_block);
     /* What no kernel wrote must be finite: rows behind the batch are computed too. */
-    return cuda_check(e, cudaMemset(e->buffer_block, 0, n_buffers), "clearing memory",
-                      err);
+    return cuda_check(e,
+                      cudaMemsetAsync(e->buffer_block, 0, n_buffers, e->launch.stream),
+                      "clearing memory", err);
 }
 
 static enum status set_sizes(struct cuda_engine *e,
@@ -218,6 +236,8 @@ static enum status set_sizes(struct cuda_engine *e,
                          "batches of %d tokens are too large, %d at most", max_tokens,
                          MAX_MAX_TOKENS);
     buckets_init(&e->buckets, max_tokens);
+    if (e->buckets.rows[e->buckets.n - 1] < max_tokens)
+        return error_set(err, STATUS_INTERNAL, "no bucket holds %d tokens", max_tokens);
     int32_t max_sequences = max_tokens / TOKENS_A_SEQUENCE;
     e->n_partial_bytes = PARTIAL_BYTES;
     e->n_counters = MAX_SPLIT_TILES;
@@ -267,8 +287,10 @@ static enum status start(struct cuda_engine *e, const struct engine_options *opt
         status = cuda_tune(e, err);
     if (status == STATUS_OK)
         status = cuda_graphs_open(e, err);
-    return status == STATUS_OK ? cuda_check(e, cudaDeviceSynchronize(), "opening", err)
-                               : status;
+    if (status == STATUS_OK)
+        status = cuda_check(e, cuda_finish(e), "opening", err);
+    e->is_open = status == STATUS_OK;
+    return status;
 }
 
 /* ---- the engine ------------------------------------------------------------------- */
@@ -283,8 +305,16 @@ static int64_t cuda_device_ns(struct engine *engine) {
     return ((struct cuda_engine *)engine)->device_ns;
 }
 
+/* A device that hangs may never answer: what is on it is left to the end of the process. */
 static void cuda_close(struct engine *engine) {
     struct cuda_engine *e = (struct cuda_engine *)engine;
+    if (e->is_hung) {
+        free(e->weights.layers);
+        free(e->plans);
+        free(e->graphs);
+        free(e);
+        return;
+    }
     (void)cudaSetDevice(e->device);
     /* First: a capture that a failure left open would forbid the rest. */
     if (e->copies)

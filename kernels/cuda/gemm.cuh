@@ -42,16 +42,18 @@ __device__ __forceinline__ bool gemm_add_parts(const struct gemm_split &split,
     for (int i = 0; i < N / 4; i++)
         mine[i * THREADS] =
             make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0)
-        *scratch = atomicAdd(&split.counters[tile], 1);
+    __syncthreads(); /* all of this CTA's are on their way, and scratch is free */
+    if (threadIdx.x == 0) {
+        __threadfence(); /* after the barrier: for what all threads wrote */
+        int ticket = atomicAdd(&split.counters[tile], 1);
+        if (ticket == split.n_splits - 1)
+            split.counters[tile] = 0;
+        __threadfence();
+        *scratch = ticket;
+    }
     __syncthreads();
     if (*scratch != split.n_splits - 1)
         return false;
-    __threadfence();
-    if (threadIdx.x == 0)
-        split.counters[tile] = 0;
 #pragma unroll
     for (int i = 0; i < N; i++)
         sums[i] = 0;

@@ -37,15 +37,19 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
     return row * DEPTH + ((chunk ^ row) & (CHUNKS_A_ROW - 1)) * 8;
 }
 
-/* n_rows rows of 64 halves from global to shared memory; rows past the last as the last. */
+/* N_ROWS rows of 64 halves from global to shared memory; rows past the last as the last. A
+ * thread's rows are a multiple of 8 apart, so that the same permutation holds for all. */
 template <int N_ROWS, int THREADS>
 __device__ __forceinline__ void fetch(const f16 *from, int stride, int last_row,
                                       f16 *to) {
+    constexpr int STEP = THREADS / CHUNKS_A_ROW, N = N_ROWS / STEP;
+    static_assert(STEP % 8 == 0 && N_ROWS % STEP == 0, "every thread has as many rows");
+    int row = (int)threadIdx.x / CHUNKS_A_ROW, chunk = (int)threadIdx.x % CHUNKS_A_ROW;
+    f16 *at = to + swizzled(row, chunk);
 #pragma unroll
-    for (int i = threadIdx.x; i < N_ROWS * CHUNKS_A_ROW; i += THREADS) {
-        int row = i / CHUNKS_A_ROW, chunk = i % CHUNKS_A_ROW;
+    for (int i = 0; i < N; i++, row += STEP) {
         int from_row = row < last_row ? row : last_row;
-        copy_async(to + swizzled(row, chunk),
+        copy_async(at + i * STEP * DEPTH,
                    from + (size_t)from_row * (size_t)stride + chunk * 8);
     }
 }
@@ -77,22 +81,41 @@ __device__ __forceinline__ void multiply(const f16 *a, const f16 *b, int warp_ro
     }
 }
 
-template <enum cuda_epilogue E>
-__device__ __forceinline__ void write_pair(const struct cuda_gemm &g, int row,
-                                           int column, float x, float y) {
-    if (row >= g.m)
-        return;
-    size_t at = (size_t)row * (size_t)g.out_stride + (size_t)column;
-    float2 bias = __half22float2(*(const __half2 *)(g.bias + column));
-    x += bias.x;
-    y += bias.y;
+/* Adds bias and residual to sixteen rows of a warp's sums and writes them. All loads come
+ * first: they may not pass the stores, so that one by one each would wait for the last. */
+template <typename TILE, enum cuda_epilogue E>
+__device__ __forceinline__ void write_rows(const struct cuda_gemm &g, int row,
+                                           int column, const float *sums,
+                                           const float2 (&bias)[TILE::NI]) {
+    float2 residual[2][TILE::NI];
     if (E == CUDA_EPILOGUE_RESIDUAL) {
-        float2 residual = __half22float2(*(const __half2 *)(g.residual + at));
-        x += residual.x;
-        y += residual.y;
+#pragma unroll
+        for (int below = 0; below < 2; below++) {
+            int from_row = row + 8 * below < g.m ? row + 8 * below : g.m - 1;
+            const f16 *from =
+                g.residual + (size_t)from_row * (size_t)g.out_stride + column;
+#pragma unroll
+            for (int j = 0; j < TILE::NI; j++)
+                residual[below][j] = __half22float2(*(const __half2 *)(from + 8 * j));
+        }
     }
-    *(__half2 *)(g.out + at) =
-        __floats2half2_rn(gemm_activate<E>(x), gemm_activate<E>(y));
+#pragma unroll
+    for (int below = 0; below < 2; below++) {
+        if (row + 8 * below >= g.m)
+            continue;
+        f16 *to = g.out + (size_t)(row + 8 * below) * (size_t)g.out_stride + column;
+#pragma unroll
+        for (int j = 0; j < TILE::NI; j++) {
+            float x = sums[4 * j + 2 * below] + bias[j].x;
+            float y = sums[4 * j + 2 * below + 1] + bias[j].y;
+            if (E == CUDA_EPILOGUE_RESIDUAL) {
+                x += residual[below][j].x;
+                y += residual[below][j].y;
+            }
+            *(__half2 *)(to + 8 * j) =
+                __floats2half2_rn(gemm_activate<E>(x), gemm_activate<E>(y));
+        }
+    }
 }
 
 template <typename TILE, enum cuda_epilogue E>
@@ -143,22 +166,18 @@ __global__ void __launch_bounds__(TILE::THREADS, TILE::CTAS)
         multiply<TILE>(a, a + TILE::ROWS * DEPTH, warp_row, warp_column, sums);
         slot = slot + 1 == TILE::STAGES ? 0 : slot + 1;
     }
-    if (split.n_splits > 1) {
-        __syncthreads();
-        if (!gemm_add_parts<TILE::MI * TILE::NI * 4, TILE::THREADS>(split, sums,
-                                                                    (int *)memory))
-            return;
-    }
+    if (split.n_splits > 1 && !gemm_add_parts<TILE::MI * TILE::NI * 4, TILE::THREADS>(
+                                  split, sums, (int *)memory))
+        return;
+    int column = column0 + warp_column + lane % 4 * 2;
+    float2 bias[TILE::NI];
+#pragma unroll
+    for (int j = 0; j < TILE::NI; j++)
+        bias[j] = __half22float2(*(const __half2 *)(g.bias + column + 8 * j));
 #pragma unroll
     for (int i = 0; i < TILE::MI; i++)
-#pragma unroll
-        for (int j = 0; j < TILE::NI; j++) {
-            const float *d = sums + (i * TILE::NI + j) * 4;
-            int row = row0 + warp_row + 16 * i + lane / 4;
-            int column = column0 + warp_column + 8 * j + lane % 4 * 2;
-            write_pair<E>(g, row, column, d[0], d[1]);
-            write_pair<E>(g, row + 8, column, d[2], d[3]);
-        }
+        write_rows<TILE, E>(g, row0 + warp_row + 16 * i + lane / 4, column,
+                            sums + i * TILE::NI * 4, bias);
 }
 
 /* rows, columns, warps down, warps across, stages, CTAs: at most 99 KB, which sm_86 and 89 have.

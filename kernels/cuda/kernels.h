@@ -41,8 +41,8 @@ enum cuda_path {
 struct cuda_launch {
     cudaStream_t stream;
     enum cuda_path path;
-    /* sm_90 and up: a kernel may start while the one before it drains. Every kernel here
-     * waits for the one before it ahead of its first access (device.cuh, grid_begin). */
+    /* Code for sm_90 and up alone: a kernel may start while the one before it drains, and
+     * waits for its end ahead of its first access to anything but weights (device.cuh). */
     bool overlaps;
 };
 
@@ -184,6 +184,10 @@ cudaError_t cuda_head(const struct cuda_launch *launch, const struct cuda_head *
 /* Once for each device that is current, before its first launch: shared memory above 48 KB
  * is asked for here. */
 cudaError_t cuda_kernels_prepare(enum cuda_path path);
+
+/* For which architecture (80: sm_80) the code was written that runs on the current device:
+ * an older one than the device's own where the library was built without that. */
+cudaError_t cuda_kernels_compiled_for(int32_t *architecture);
 
 #ifdef __cplusplus
 }

@@ -15,6 +15,17 @@
 #define ROW_CHUNK (WARP * 8)
 #define LAYER_NORM_EPS 1e-12f
 
+__device__ __forceinline__ void load_eight(const float *from, float (&values)[8]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float4 four = ((const float4 *)from)[i];
+        values[4 * i] = four.x;
+        values[4 * i + 1] = four.y;
+        values[4 * i + 2] = four.z;
+        values[4 * i + 3] = four.w;
+    }
+}
+
 template <int CHUNKS>
 __device__ __forceinline__ void
 normalize_row(float (&x)[CHUNKS][8], const float *__restrict__ weight,
@@ -40,17 +51,18 @@ normalize_row(float (&x)[CHUNKS][8], const float *__restrict__ weight,
         int column = c * ROW_CHUNK + first;
         if (column >= width)
             break;
-        float y[8];
+        /* Weights and biases are zeros behind dim, and so is what is written there. */
+        float w[8], b[8], y[8];
+        load_eight(weight + column, w);
+        load_eight(bias + column, b);
 #pragma unroll
         for (int i = 0; i < 8; i++)
-            y[i] = column + i < dim ? (x[c][i] - mean) * scale * weight[column + i] +
-                                          bias[column + i]
-                                    : 0.0f;
+            y[i] = (x[c][i] - mean) * scale * w[i] + b[i];
         half8_from_float(y, out + column);
     }
 }
 
-/* Calls launch.operator()<CHUNKS>() with enough chunks for a row of width values. */
+/* launch(CHUNKS), a macro, with enough chunks for a row of width values. */
 #define DISPATCH_CHUNKS(width, launch)                                                 \
     ((width) <= 1 * ROW_CHUNK   ? launch(1)                                            \
      : (width) <= 2 * ROW_CHUNK ? launch(2)                                            \

@@ -21,8 +21,10 @@ static int32_t n_devices(struct error *err) {
     if (code == cudaSuccess && n > 0)
         return n;
     (void)cudaGetLastError();
-    (void)error_set(err, STATUS_UNSUPPORTED, "no CUDA device: %s",
-                    code == cudaSuccess ? "none is there" : cudaGetErrorString(code));
+    bool is_none = code == cudaSuccess || code == cudaErrorNoDevice;
+    (void)error_set(err, is_none ? STATUS_NOT_FOUND : STATUS_UNSUPPORTED,
+                    "no CUDA device: %s",
+                    is_none ? "none is there" : cudaGetErrorString(code));
     return 0;
 }
 

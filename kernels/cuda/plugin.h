@@ -32,7 +32,8 @@ struct cuda_plugin {
     uint32_t abi;          /* CUDA_PLUGIN_ABI */
     const char *version;   /* VIGIL_VERSION */
     const char *built_for; /* "sm_75 sm_80 … (CUDA 13.0)" */
-    /* How many devices there are; 0, and *err says why, where there is none or no driver. */
+    /* How many devices there are; 0, and *err says why, where there is none
+     * (STATUS_NOT_FOUND) or the driver cannot be used (STATUS_UNSUPPORTED). */
     int32_t (*n_devices)(struct error *err);
     enum status (*describe)(int32_t device, struct cuda_device *out, struct error *err);
     /* Opens the engine on one device. As kernels/engines.h has it; options->device is not

@@ -96,8 +96,12 @@ enum status cuda_products_open(struct cuda_engine *e, struct error *err) {
         status = describe(&e->shapes[p]);
     if (status == CUBLAS_STATUS_SUCCESS)
         return STATUS_OK;
-    return error_set(err, STATUS_DEVICE, "%s: cuBLASLt cannot start (status %d)",
-                     e->device_name, (int)status);
+    /* Mostly for want of memory, and the device goes on. */
+    bool is_memory =
+        status == CUBLAS_STATUS_ALLOC_FAILED || status == CUBLAS_STATUS_NOT_INITIALIZED;
+    return error_set(err, is_memory ? STATUS_NO_MEMORY : STATUS_DEVICE,
+                     "%s: cuBLASLt cannot start (status %d)", e->device_name,
+                     (int)status);
 }
 
 void cuda_products_close(struct cuda_engine *e) {
@@ -114,15 +118,26 @@ void cuda_products_close(struct cuda_engine *e) {
         (void)cublasLtDestroy(e->blas);
 }
 
-/* The layouts of in and out get their rows. Host memory alone: cheap. */
-static cublasStatus_t set_rows(const struct cuda_product_shape *s, int32_t n_rows) {
+/* The layouts of in and out get their rows, the description its bias, from whose address
+ * cuBLASLt tells its alignment. Host memory alone: cheap. */
+static cublasStatus_t set_operands(const struct cuda_product_shape *s, int32_t n_rows,
+                                   const f16 *bias) {
     uint64_t columns = (uint64_t)n_rows;
     cublasStatus_t status = cublasLtMatrixLayoutSetAttribute(
         s->in, CUBLASLT_MATRIX_LAYOUT_COLS, &columns, sizeof columns);
     if (status == CUBLAS_STATUS_SUCCESS)
         status = cublasLtMatrixLayoutSetAttribute(s->out, CUBLASLT_MATRIX_LAYOUT_COLS,
                                                   &columns, sizeof columns);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = cublasLtMatmulDescSetAttribute(
+            s->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
     return status;
+}
+
+/* The first layer's bias of a product: all layers' are aligned alike. */
+static const f16 *bias_of(struct cuda_engine *e, enum cuda_product product) {
+    struct cuda_operation o = cuda_operation_of(e, product, 0);
+    return o.linear->bias + o.first;
 }
 
 /* ---- algorithms ------------------------------------------------------------------- */
@@ -138,10 +153,15 @@ static cublasStatus_t prefer(cublasLtMatmulPreference_t preference) {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     uint64_t workspace = CUDA_WORKSPACE_BYTES;
-    uint32_t align = OPERAND_ALIGN;
+    /* Unasked, parts of k may be added up in fp16. */
+    uint32_t align = OPERAND_ALIGN, reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     cublasStatus_t status = cublasLtMatmulPreferenceSetAttribute(
         preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
         sizeof workspace);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = cublasLtMatmulPreferenceSetAttribute(
+            preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction,
+            sizeof reduction);
     for (size_t i = 0;
          i < sizeof alignments / sizeof *alignments && status == CUBLAS_STATUS_SUCCESS;
          i++)
@@ -161,7 +181,7 @@ int32_t cuda_product_proposals(struct cuda_engine *e, enum cuda_product product,
         cublasLtMatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS)
         return 0;
     if (prefer(preference) != CUBLAS_STATUS_SUCCESS ||
-        set_rows(s, n_rows) != CUBLAS_STATUS_SUCCESS ||
+        set_operands(s, n_rows, bias_of(e, product)) != CUBLAS_STATUS_SUCCESS ||
         cublasLtMatmulAlgoGetHeuristic(
             e->blas, s->description, s->weights, s->in, s->out, s->out, preference,
             cap < MOST ? cap : MOST, found, &n_found) != CUBLAS_STATUS_SUCCESS)
@@ -177,7 +197,8 @@ bool cuda_product_takes(struct cuda_engine *e, enum cuda_product product,
                         int32_t n_rows, const cublasLtMatmulAlgo_t *algorithm) {
     const struct cuda_product_shape *s = &e->shapes[product];
     cublasLtMatmulHeuristicResult_t result;
-    return e->blas && set_rows(s, n_rows) == CUBLAS_STATUS_SUCCESS &&
+    return e->blas &&
+           set_operands(s, n_rows, bias_of(e, product)) == CUBLAS_STATUS_SUCCESS &&
            cublasLtMatmulAlgoCheck(e->blas, s->description, s->weights, s->in, s->out,
                                    s->out, algorithm,
                                    &result) == CUBLAS_STATUS_SUCCESS &&
@@ -190,12 +211,8 @@ static cudaError_t run_blas(struct cuda_engine *e, const struct cuda_operation *
                             int32_t n_rows, const cublasLtMatmulAlgo_t *algorithm) {
     const struct cuda_product_shape *s = &e->shapes[o->product];
     const f16 *weights = o->linear->weights + (size_t)o->first * (size_t)o->linear->k;
-    const f16 *bias = o->linear->bias + o->first;
     float alpha = 1, beta = s->epilogue == CUDA_EPILOGUE_RESIDUAL ? 1.0f : 0.0f;
-    cublasStatus_t status = set_rows(s, n_rows);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulDescSetAttribute(
-            s->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+    cublasStatus_t status = set_operands(s, n_rows, o->linear->bias + o->first);
     if (status == CUBLAS_STATUS_SUCCESS)
         status = cublasLtMatmul(e->blas, s->description, &alpha, weights, s->weights,
                                 o->in, s->in, &beta, beta != 0 ? o->residual : o->out,
@@ -233,5 +250,5 @@ cudaError_t cuda_product_run_plan(struct cuda_engine *e, const struct cuda_opera
 cudaError_t cuda_product_run(struct cuda_engine *e, const struct cuda_operation *o,
                              int32_t bucket) {
     return cuda_product_run_plan(e, o, e->buckets.rows[bucket],
-                                 &e->plans[o->product * e->buckets.n + bucket]);
+                                 cuda_plan_at(e, o->product, bucket));
 }

@@ -101,10 +101,35 @@ static cudaError_t copy_out(struct cuda_engine *e, struct cuda_slot *s,
                            cudaMemcpyDeviceToHost, e->launch.stream);
 }
 
+/* ---- waiting ---------------------------------------------------------------------- */
+
+cudaError_t cuda_await(struct cuda_engine *e, cudaEvent_t event) {
+    int64_t start = clock_now_ns();
+    for (;;) {
+        cudaError_t code = cudaEventQuery(event);
+        if (code != cudaErrorNotReady)
+            return code;
+        int64_t spent_ns = clock_now_ns() - start;
+        if (spent_ns > e->deadline_ns) {
+            e->is_hung = true;
+            return cudaErrorTimeout;
+        }
+        if (spent_ns < SPIN_NS)
+            (void)sched_yield();
+        else
+            (void)nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+    }
+}
+
+cudaError_t cuda_finish(struct cuda_engine *e) {
+    cudaError_t code = cudaEventRecord(e->slots[0].done, e->launch.stream);
+    return code == cudaSuccess ? cuda_await(e, e->slots[0].done) : code;
+}
+
 /* ---- graphs ----------------------------------------------------------------------- */
 
 /* A kernel that was never launched may be loaded then, which a capture does not allow: so
- * all of it runs once before, on inputs that say that there is nothing to do. */
+ * all of it runs once before; its inputs say that there are no tokens. */
 static cudaError_t capture(struct cuda_engine *e, struct cuda_graph *g, int32_t slot) {
     struct cuda_slot *s = &e->slots[slot];
     cudaGraph_t graph = NULL;
@@ -124,9 +149,31 @@ static cudaError_t capture(struct cuda_engine *e, struct cuda_graph *g, int32_t 
         code = ended;
     if (code == cudaSuccess)
         code = cudaGraphInstantiateWithFlags(&g->runs[slot], graph, 0);
+    if (code == cudaSuccess)
+        code = cudaGraphUpload(g->runs[slot], e->launch.stream);
     if (graph)
         (void)cudaGraphDestroy(graph);
     return code;
+}
+
+static enum status capture_slots(struct cuda_engine *e, struct cuda_graph *g,
+                                 struct error *err) {
+    enum status status = STATUS_OK;
+    for (int32_t slot = 0; slot < ENGINE_MAX_IN_FLIGHT && status == STATUS_OK; slot++)
+        status = cuda_check(e, capture(e, g, slot), "capturing a graph", err);
+    return status;
+}
+
+static void destroy_graph(struct cuda_graph *g) {
+    for (int32_t slot = 0; slot < ENGINE_MAX_IN_FLIGHT; slot++)
+        if (g->runs[slot])
+            (void)cudaGraphExecDestroy(g->runs[slot]);
+}
+
+/* No memory for more: what has no graph is launched kernel by kernel. */
+static enum status drop_last_graph(struct cuda_engine *e) {
+    destroy_graph(&e->graphs[--e->n_graphs]);
+    return STATUS_OK;
 }
 
 /* Few numbers of sequences, since rows of the last layer are cheap up to a tile of them. */
@@ -150,12 +197,11 @@ enum status cuda_graphs_open(struct cuda_engine *e, struct error *err) {
                     continue;
                 struct cuda_graph *g = &e->graphs[e->n_graphs++];
                 g->layout = lay_out(e, tokens, sequences[i], warps_for(tokens), tags);
-                for (int32_t slot = 0; slot < ENGINE_MAX_IN_FLIGHT; slot++) {
-                    enum status status =
-                        cuda_check(e, capture(e, g, slot), "capturing a graph", err);
-                    if (status != STATUS_OK)
-                        return status;
-                }
+                enum status status = capture_slots(e, g, err);
+                if (status == STATUS_NO_MEMORY)
+                    return drop_last_graph(e);
+                if (status != STATUS_OK)
+                    return status;
             }
     return STATUS_OK;
 }
@@ -203,9 +249,7 @@ enum status cuda_slots_open(struct cuda_engine *e, struct error *err) {
 
 void cuda_slots_close(struct cuda_engine *e) {
     for (int32_t i = 0; i < e->n_graphs; i++)
-        for (int32_t slot = 0; slot < ENGINE_MAX_IN_FLIGHT; slot++)
-            if (e->graphs[i].runs[slot])
-                (void)cudaGraphExecDestroy(e->graphs[i].runs[slot]);
+        destroy_graph(&e->graphs[i]);
     free(e->graphs);
     for (int32_t i = 0; i < ENGINE_MAX_IN_FLIGHT; i++) {
         struct cuda_slot *s = &e->slots[i];
@@ -294,6 +338,8 @@ enum status cuda_submit(struct engine *engine, const struct batch *batch,
         s->layout = &e->eager[slot];
     }
     fill_inputs(s->layout, batch, s->host_inputs);
+    /* NaN: answers that do not come must not be those of the batch before. */
+    memset(s->host_outputs, 0xff, s->layout->n_outputs);
     status = cuda_check(e, cudaSetDevice(e->device), "choosing the device", err);
     if (status == STATUS_OK)
         status = cuda_check(e, launch(e, slot, g), "starting a batch", err);
@@ -305,24 +351,6 @@ enum status cuda_submit(struct engine *engine, const struct batch *batch,
 }
 
 /* ---- wait ------------------------------------------------------------------------- */
-
-/* Until the event has come, the device says that it failed, or the deadline has passed. */
-static enum status await(struct cuda_engine *e, cudaEvent_t event, struct error *err) {
-    int64_t start = clock_now_ns();
-    for (;;) {
-        cudaError_t code = cudaEventQuery(event);
-        if (code != cudaErrorNotReady)
-            return cuda_check(e, code, "computing a batch", err);
-        int64_t spent_ns = clock_now_ns() - start;
-        if (spent_ns > e->deadline_ns)
-            return error_set(err, STATUS_DEVICE, "%s: a batch did not end in %lld ms",
-                             e->device_name, (long long)(e->deadline_ns / 1000000));
-        if (spent_ns < SPIN_NS)
-            (void)sched_yield();
-        else
-            (void)nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
-    }
-}
 
 /* A NaN or an infinity says that the numbers before it mean nothing either. */
 static bool is_finite(const float *values, size_t n) {
@@ -344,7 +372,7 @@ enum status cuda_wait(struct engine *engine, float *logits, float *tags,
     enum status status =
         cuda_check(e, cudaSetDevice(e->device), "choosing the device", err);
     if (status == STATUS_OK)
-        status = await(e, s->done, err);
+        status = cuda_check(e, cuda_await(e, s->done), "computing a batch", err);
     float ms = 0;
     if (status == STATUS_OK)
         status = cuda_check(e, cudaEventElapsedTime(&ms, s->started, s->done),

@@ -192,9 +192,13 @@ enum status cuda_weights_load(struct cuda_engine *e, const struct checkpoint *c,
     else
         lay_out(&l);
     if (l.status == STATUS_OK)
-        l.status = cuda_check(
-            e, cudaMemcpy(e->weight_block, l.host, n_bytes, cudaMemcpyHostToDevice),
-            "copying the weights", err);
+        l.status = cuda_check(e,
+                              cudaMemcpyAsync(e->weight_block, l.host, n_bytes,
+                                              cudaMemcpyHostToDevice, e->launch.stream),
+                              "copying the weights", err);
+    if (l.status == STATUS_OK)
+        l.status = cuda_check(e, cudaStreamSynchronize(e->launch.stream),
+                              "copying the weights", err);
     free(l.host);
     free(l.row);
     return l.status;

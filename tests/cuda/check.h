@@ -27,18 +27,15 @@ static int check_n_failures;
 static bool check_is_skipped;
 static jmp_buf check_end;
 
-static inline void check_say(const char *format, va_list arguments) {
-    printf("        ");
-    vprintf(format, arguments);
-    printf("\n");
-}
-
 __attribute__((format(printf, 1, 2))) static inline void check_fail(const char *format,
                                                                     ...) {
     va_list arguments;
+    if (check_n_failures++ >= CHECK_MAX_SHOWN)
+        return;
     va_start(arguments, format);
-    if (check_n_failures++ < CHECK_MAX_SHOWN)
-        check_say(format, arguments);
+    printf("        ");
+    vprintf(format, arguments);
+    printf("\n");
     va_end(arguments);
 }
 
@@ -57,7 +54,8 @@ static inline void check_run(const struct check_case *c) {
 
 static inline int check_main(const struct check_case *cases, size_t n, int argc,
                              char **argv) {
-    int n_passed = 0, n_failed = 0, n_skipped = 0;
+    static const char *const words[] = {"ok", "skip", "FAIL"};
+    int counts[3] = {0};
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < n; i++) {
         bool is_wanted = argc < 2;
@@ -67,20 +65,19 @@ static inline int check_main(const struct check_case *cases, size_t n, int argc,
             continue;
         clock_t start = clock();
         check_run(&cases[i]);
-        bool is_failed = check_n_failures > 0;
-        is_failed ? n_failed++ : check_is_skipped ? n_skipped++ : n_passed++;
-        printf("  %-5s %s, %.1f s\n",
-               is_failed ? "FAIL" : check_is_skipped ? "skip" : "ok", cases[i].name,
-               (double)(clock() - start) / CLOCKS_PER_SEC);
+        int end = check_n_failures ? 2 : check_is_skipped ? 1 : 0;
+        counts[end]++;
         if (check_n_failures > CHECK_MAX_SHOWN)
             printf("        and %d more\n", check_n_failures - CHECK_MAX_SHOWN);
+        printf("  %-5s %s, %.1f s\n", words[end], cases[i].name,
+               (double)(clock() - start) / CLOCKS_PER_SEC);
     }
-    printf("[  PASSED  ] %d test(s).\n", n_passed);
-    if (n_skipped)
-        printf("[  SKIPPED ] %d test(s), told above.\n", n_skipped);
-    if (n_failed)
-        printf("[  FAILED  ] %d test(s), told above.\n", n_failed);
-    return n_failed > 100 ? 100 : n_failed;
+    printf("[  PASSED  ] %d test(s).\n", counts[0]);
+    if (counts[1])
+        printf("[  SKIPPED ] %d test(s), told above.\n", counts[1]);
+    if (counts[2])
+        printf("[  FAILED  ] %d test(s), told above.\n", counts[2]);
+    return counts[2] > 100 ? 100 : counts[2];
 }
 
 #endif

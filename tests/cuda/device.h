@@ -32,9 +32,9 @@ static const bool is_emulated = true;
 static const bool is_emulated = false;
 #endif
 
-#define HALF_ULP 0x1p-11        /* relative error of rounding to fp16 */
-#define HALF_UNDERFLOW 0x1p-25  /* absolute, below the normal numbers */
-#define SINGLE_ULP 0x1p-23      /* relative, an fp32 operation that may truncate */
+#define HALF_ULP 0x1p-11       /* relative error of rounding to fp16 */
+#define HALF_UNDERFLOW 0x1p-25 /* absolute, below the normal numbers */
+#define SINGLE_ULP 0x1p-23     /* relative, an fp32 operation that may truncate */
 
 #define CUDA(call) cuda_must((call), #call)
 static inline void cuda_must(cudaError_t e, const char *what) {
@@ -44,9 +44,7 @@ static inline void cuda_must(cudaError_t e, const char *what) {
 
 /* ---- memory ----------------------------------------------------------------------- */
 
-static struct {
-    void *host, *device;
-} blocks[MAX_BLOCKS];
+static struct { void *host, *device; } blocks[MAX_BLOCKS];
 static int n_blocks;
 
 static inline void blocks_free(void) {
@@ -99,10 +97,12 @@ static inline double half_value(f16 bits) {
     return (double)half_to_float(bits);
 }
 
-static inline struct matrix matrix_make(int32_t n_rows, int32_t n_cols, int32_t stride) {
+static inline struct matrix matrix_make(int32_t n_rows, int32_t n_cols,
+                                        int32_t stride) {
     size_t n = (size_t)n_rows * (size_t)stride;
-    struct matrix m = {n_rows, n_cols, stride, host_make(n * sizeof(f16)), NULL,
-                       host_make(n * sizeof(float))};
+    struct matrix m = {n_rows, n_cols,
+                       stride, host_make(n * sizeof(f16)),
+                       NULL,   host_make(n * sizeof(float))};
     memset(m.bits, POISON, n * sizeof(f16));
     for (size_t i = 0; i < n; i++)
         m.values[i] = NAN;
@@ -142,11 +142,15 @@ static inline struct matrix matrix_random(int32_t n_rows, int32_t n_cols,
 static cudaStream_t stream;
 static int32_t capability; /* 80 is sm_80 */
 
-/* Skips the case where the device does not have the path's instructions. */
+/* Skips the case where there is no device, or none with the path's instructions. */
 static inline struct cuda_launch launch_on(enum cuda_path path) {
     static bool is_prepared[2];
     if (!stream) {
         struct cudaDeviceProp device;
+        int n_devices = 0;
+        cudaError_t code = cudaGetDeviceCount(&n_devices);
+        if (code != cudaSuccess || n_devices < 1)
+            check_skip("no device: %s", cudaGetErrorString(code));
         CUDA(cudaSetDevice(0));
         CUDA(cudaGetDeviceProperties(&device, 0));
         capability = 10 * device.major + device.minor;

@@ -162,12 +162,11 @@ static inline void model_take_config(struct checkpoint *c, const char *text) {
     config->max_positions = c->position_embeddings.n_rows;
     config->n_labels = c->classifier.weight.n_rows;
     config->n_tag_labels = c->tagger.weight.data ? c->tagger.weight.n_rows : 0;
-    config->has_relu_activation =
-        activation && strncmp(activation, "\"relu\"", 6) == 0;
-    config->problem_type =
-        config->n_labels == 1                                 ? PROBLEM_REGRESSION
-        : problem && strncmp(problem, "\"multi_label", 12) == 0 ? PROBLEM_MULTI_LABEL
-                                                              : PROBLEM_SINGLE_LABEL;
+    config->has_relu_activation = activation && strncmp(activation, "\"relu\"", 6) == 0;
+    config->problem_type = config->n_labels == 1 ? PROBLEM_REGRESSION
+                           : problem && strncmp(problem, "\"multi_label", 12) == 0
+                               ? PROBLEM_MULTI_LABEL
+                               : PROBLEM_SINGLE_LABEL;
 }
 
 /* model_close it. */

@@ -42,10 +42,10 @@ static inline struct row row_make(const struct model_config *config, int32_t n_i
         .ids = need(malloc((size_t)n_ids * sizeof(int32_t))),
         .n_ids = n_ids,
         .logits = need(malloc((size_t)config->n_labels * sizeof(float))),
-        .tags = config->n_tag_labels ? need(malloc((size_t)n_ids *
-                                                   (size_t)config->n_tag_labels *
-                                                   sizeof(float)))
-                                     : NULL};
+        .tags = config->n_tag_labels
+                    ? need(malloc((size_t)n_ids * (size_t)config->n_tag_labels *
+                                  sizeof(float)))
+                    : NULL};
 }
 
 /* n numbers behind a key of a line of golden.jsonl. */
@@ -84,7 +84,8 @@ static inline void subject_read(struct subject *s, const char *directory,
 }
 
 /* Rows of random ids of these lengths, answered by the reference engine. */
-static inline void subject_answer(struct subject *s, const int32_t *lengths, int32_t n) {
+static inline void subject_answer(struct subject *s, const int32_t *lengths,
+                                  int32_t n) {
     struct engine_options options = {.device = "reference"};
     struct engine *e = NULL;
     struct error err = {0};
@@ -163,9 +164,8 @@ static inline size_t packed_n_tags(const struct packed *p,
 /* n rows of the subject, one behind the other. */
 static inline struct packed packed_make(const struct subject *s, const int32_t *row_of,
                                         int32_t n, bool wants_tags) {
-    struct packed p = {
-        .offsets = need(malloc(((size_t)n + 1) * sizeof(int32_t))),
-        .row_of = need(malloc((size_t)n * sizeof(int32_t)))};
+    struct packed p = {.offsets = need(malloc(((size_t)n + 1) * sizeof(int32_t))),
+                       .row_of = need(malloc((size_t)n * sizeof(int32_t)))};
     p.offsets[0] = 0;
     for (int32_t b = 0; b < n; b++) {
         p.row_of[b] = row_of[b];

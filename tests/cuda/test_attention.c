@@ -54,7 +54,8 @@ static void reference(const struct problem *p, int32_t b, const float *q, int32_
     int32_t a = p->n_heads * p->head_width, n = p->lengths[b];
     double scale = 1.0 / sqrt((double)p->dim), top = -INFINITY, sum = 0, largest = 0;
     for (int32_t s = 0; s < n; s++) {
-        const float *k = matrix_row(&p->qkv, p->offsets[b] + s) + a + head * p->head_width;
+        const float *k =
+            matrix_row(&p->qkv, p->offsets[b] + s) + a + head * p->head_width;
         double size = 0;
         scores[s] = 0;
         for (int32_t d = 0; d < p->dim; d++) {
@@ -71,9 +72,8 @@ static void reference(const struct problem *p, int32_t b, const float *q, int32_
         double share = 0, flat = 0;
         want[d] = 0;
         for (int32_t s = 0; s < n; s++) {
-            double v = (double)matrix_row(&p->qkv, p->offsets[b] + s)[2 * a +
-                                                                      head * p->head_width +
-                                                                      d];
+            double v = (double)matrix_row(
+                &p->qkv, p->offsets[b] + s)[2 * a + head * p->head_width + d];
             want[d] += scores[s] / sum * v;
             share += scores[s] / sum * fabs(v);
             flat += fabs(v) / sum;
@@ -176,7 +176,8 @@ static void check_attention(enum cuda_path path, int32_t head_width, int32_t dim
     int32_t n_behind = n_sequences;
     struct cuda_counts counts = {.n_tokens = p.n_tokens,
                                  .n_sequences = n_sequences,
-                                 .n_tiles = tiles_make(&p, warps, n_behind, &job.tiles)};
+                                 .n_tiles =
+                                     tiles_make(&p, warps, n_behind, &job.tiles)};
     job.max_tiles = counts.n_tiles + n_behind;
     job.a = arguments_of(&p, &counts, p.n_tokens);
     const f16 *out = job_run(

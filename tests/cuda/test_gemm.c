@@ -127,8 +127,8 @@ static void check_gemm(struct cuda_launch launch, struct cuda_gemm_variant v,
         .g = {.in = p.in.device,
               .weights = p.weights.device,
               .bias = p.bias.device,
-              .residual = s->epilogue == CUDA_EPILOGUE_RESIDUAL ? p.residual.device
-                                                                : NULL,
+              .residual =
+                  s->epilogue == CUDA_EPILOGUE_RESIDUAL ? p.residual.device : NULL,
               .out = device_make(n_bytes),
               .m = s->m,
               .n = s->n,
@@ -153,8 +153,8 @@ static void check_gemm(struct cuda_launch launch, struct cuda_gemm_variant v,
 /* ---- which shapes ----------------------------------------------------------------- */
 
 static const int32_t rows[] = {1, 17, 64, 127, 128, 129, 200, 16, 33};
-static const int32_t columns_depths[][2] = {{64, 64},   {128, 192}, {192, 128}, {64, 512},
-                                            {256, 256}, {128, 512}, {384, 64}};
+static const int32_t columns_depths[][2] = {
+    {64, 64}, {128, 192}, {192, 128}, {64, 512}, {256, 256}, {128, 512}, {384, 64}};
 enum { N_ROWS = sizeof rows / sizeof *rows };
 
 /* Gaps, epilogue and whole numbers take turns: over a case every value of each is met. */
@@ -274,25 +274,16 @@ static void test_nan(int argument) {
 
 int main(int argc, char **argv) {
     static const struct check_case cases[] = {
-        {"gemm fits wmma", test_fits, 0},
-        {"gemm fits mma", test_fits, 1},
-        {"gemm wmma whole", test_tiles, 2},
-        {"gemm mma whole", test_tiles, 3},
-        {"gemm wmma in 2", test_tiles, 4},
-        {"gemm mma in 2", test_tiles, 5},
-        {"gemm wmma in 3", test_tiles, 6},
-        {"gemm mma in 3", test_tiles, 7},
-        {"gemm wmma in 4", test_tiles, 8},
-        {"gemm mma in 4", test_tiles, 9},
-        {"gemm wmma in 6", test_tiles, 12},
-        {"gemm mma in 6", test_tiles, 13},
-        {"gemm wmma in 8", test_tiles, 16},
-        {"gemm mma in 8", test_tiles, 17},
-        {"gemm NaN wmma", test_nan, 0},
-        {"gemm NaN mma", test_nan, 1},
+        {"gemm fits wmma", test_fits, 0},   {"gemm fits mma", test_fits, 1},
+        {"gemm wmma whole", test_tiles, 2}, {"gemm mma whole", test_tiles, 3},
+        {"gemm wmma in 2", test_tiles, 4},  {"gemm mma in 2", test_tiles, 5},
+        {"gemm wmma in 3", test_tiles, 6},  {"gemm mma in 3", test_tiles, 7},
+        {"gemm wmma in 4", test_tiles, 8},  {"gemm mma in 4", test_tiles, 9},
+        {"gemm wmma in 6", test_tiles, 12}, {"gemm mma in 6", test_tiles, 13},
+        {"gemm wmma in 8", test_tiles, 16}, {"gemm mma in 8", test_tiles, 17},
+        {"gemm NaN wmma", test_nan, 0},     {"gemm NaN mma", test_nan, 1},
 #ifndef VIGIL_CUDA_EMULATION
-        {"gemm large wmma", test_large, 0},
-        {"gemm large mma", test_large, 1},
+        {"gemm large wmma", test_large, 0}, {"gemm large mma", test_large, 1},
 #endif
     };
     return check_main(cases, sizeof cases / sizeof *cases, argc, argv);

@@ -56,7 +56,8 @@ struct embed_job {
     int32_t max_tokens;
 };
 
-static cudaError_t embed_start(const struct cuda_launch *launch, const void *arguments) {
+static cudaError_t embed_start(const struct cuda_launch *launch,
+                               const void *arguments) {
     const struct embed_job *j = arguments;
     return cuda_embed(launch, &j->e, j->max_tokens);
 }
@@ -102,9 +103,8 @@ static void check_embed(int32_t dim, int32_t n_tokens, int32_t n_behind) {
               .dim = dim,
               .width = width},
         .max_tokens = max_tokens};
-    const f16 *x =
-        job_run(launch, &(struct job){embed_start, &job, job.e.x,
-                                      n_values * sizeof(f16), NULL, what});
+    const f16 *x = job_run(launch, &(struct job){embed_start, &job, job.e.x,
+                                                 n_values * sizeof(f16), NULL, what});
     double *row = host_make((size_t)width * sizeof *row);
     struct tally tally = {.what = what};
     for (int32_t t = 0; t < n_tokens; t++) {
@@ -141,7 +141,7 @@ static cudaError_t norm_start(const struct cuda_launch *launch, const void *argu
 
 /* Rows of all kinds: normal, far from zero, large, tiny, all alike, all zero. */
 static struct matrix rows_make(int32_t n_rows, int32_t dim, int32_t width) {
-    static const float kinds[][2] = {{0, 1}, {300, 2},   {-20, 0.5f}, {0, 15000},
+    static const float kinds[][2] = {{0, 1},     {300, 2},   {-20, 0.5f}, {0, 15000},
                                      {0, 1e-6f}, {0.75f, 0}, {0, 0}};
     struct matrix m = matrix_make(n_rows, width, width);
     for (int32_t r = 0; r < n_rows; r++)
@@ -166,9 +166,8 @@ static void check_layer_norm(int32_t dim, int32_t n_rows, bool is_in_place) {
     f16 *to = is_in_place ? in.device : device_make(n_bytes);
     struct norm_job job = {
         {in.device, to, norm.device_weight, norm.device_bias, dim, width}, n_rows};
-    const f16 *out =
-        job_run(launch, &(struct job){norm_start, &job, to, n_bytes,
-                                      is_in_place ? in.bits : NULL, what});
+    const f16 *out = job_run(launch, &(struct job){norm_start, &job, to, n_bytes,
+                                                   is_in_place ? in.bits : NULL, what});
     double *row = host_make((size_t)width * sizeof *row);
     struct tally tally = {.what = what};
     for (int32_t r = 0; r < n_rows; r++) {
@@ -344,7 +343,8 @@ static void check_head(int32_t width, int32_t n, int32_t n_rows) {
                 want += product;
                 sum += fabs(product);
             }
-            tally_add(&tally, r, c, want, (double)out[(size_t)r * (size_t)n + (size_t)c],
+            tally_add(&tally, r, c, want,
+                      (double)out[(size_t)r * (size_t)n + (size_t)c],
                       (8 + width / 32) * SINGLE_ULP * sum);
         }
     tally_end(&tally, 1e-11);
@@ -365,10 +365,12 @@ static void test_head(int argument) {
 
 int main(int argc, char **argv) {
     static const struct check_case cases[] = {
-        {"embed", test_embed, 0},           {"layer_norm", test_layer_norm, 0},
+        {"embed", test_embed, 0},
+        {"layer_norm", test_layer_norm, 0},
         {"activation GELU", test_activation, 0},
         {"activation ReLU", test_activation, 1},
-        {"gather", test_gather, 0},         {"head", test_head, 0},
+        {"gather", test_gather, 0},
+        {"head", test_head, 0},
     };
     return check_main(cases, sizeof cases / sizeof *cases, argc, argv);
 }

@@ -4,7 +4,7 @@
  * reference engine's: sequences alone and packed, with tags and without, two batches in
  * flight, as many tokens as fill one bucket after the other.
  *
- * Gates (fp16): logits off by 1e-2 at most and by 2e-3 on average, tags by 5e-2 at most; the
+ * Gates (fp16): logits off by 1e-2 at most and by 2e-3 on average, tags by 2e-2 at most; the
  * same label unless the margin is under 2e-2. What a sequence is packed with moves its
  * logits by 2e-3 at most, for another tile may compute them; when the same batch comes
  * again, its bits are the same. Each model runs with our products and graphs, with
@@ -19,7 +19,7 @@
 #define DEFAULT_MODEL "weights/ade"
 enum { MAX_BATCHES = 64, MAX_PACKED = 16384 };
 
-static const double max_logit = 1e-2, mean_logit = 2e-3, max_tag = 5e-2,
+static const double max_logit = 1e-2, mean_logit = 2e-3, max_tag = 2e-2,
                     label_margin = 2e-2, max_packing = 2e-3;
 
 struct spread {
@@ -32,7 +32,8 @@ struct outcome {
     int32_t n_labels_differ, n_tokens, n_batches;
 };
 
-static void spread_add(struct spread *s, const float *want, const float *got, size_t n) {
+static void spread_add(struct spread *s, const float *want, const float *got,
+                       size_t n) {
     for (size_t i = 0; i < n; i++) {
         double off = fabs((double)want[i] - (double)got[i]);
         if (!(off <= s->max) && !isnan(s->max)) /* a NaN comes in, and stays */
@@ -127,7 +128,8 @@ static void run_alone(struct engine *e, const struct subject *s, int32_t every,
             struct packed alone = packed_make(s, row_of + b, 1, with_tags);
             run_in_flight(e, &alone, 1);
             take(o, s, &alone);
-            spread_add(&o->packing, alone.logits, together.logits + b * config->n_labels,
+            spread_add(&o->packing, alone.logits,
+                       together.logits + b * config->n_labels,
                        (size_t)config->n_labels);
             packed_free(&alone);
         }
@@ -170,9 +172,9 @@ static void run_filled(struct engine *e, const struct subject *s,
 
 /* Sums of tokens: at and beside what buckets may be, as many as `most`. */
 static int32_t fillings(int32_t most, int32_t *n_tokens) {
-    static const int32_t sizes[] = {1,   2,   7,   8,   9,    16,   17,   24,
-                                    31,  33,  48,  63,  64,   65,   97,   128,
-                                    129, 192, 200, 257, 384,  500,  513,  700,
+    static const int32_t sizes[] = {1,   2,    7,    8,    9,    16,   17,   24,
+                                    31,  33,   48,   63,   64,   65,   97,   128,
+                                    129, 192,  200,  257,  384,  500,  513,  700,
                                     769, 1024, 1500, 2048, 3000, 4096, 8192, 16384};
     int32_t n = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -182,10 +184,11 @@ static int32_t fillings(int32_t most, int32_t *n_tokens) {
 }
 
 static void judge(const struct subject *s, const char *path, const struct outcome *o) {
-    printf("        %s, %s: %d batches, %d tokens; logits %.1e max, %.1e mean; tags %.1e "
-           "max, %.1e mean; packing %.1e\n",
-           s->name, path, o->n_batches, o->n_tokens, o->logits.max,
-           spread_mean(&o->logits), o->tags.max, spread_mean(&o->tags), o->packing.max);
+    printf(
+        "        %s, %s: %d batches, %d tokens; logits %.1e max, %.1e mean; tags %.1e "
+        "max, %.1e mean; packing %.1e\n",
+        s->name, path, o->n_batches, o->n_tokens, o->logits.max,
+        spread_mean(&o->logits), o->tags.max, spread_mean(&o->tags), o->packing.max);
     CHECK(o->logits.max <= max_logit, "%s, %s: a logit is off by %g, at most %g",
           s->name, path, o->logits.max, max_logit);
     CHECK(spread_mean(&o->logits) <= mean_logit,
@@ -252,8 +255,7 @@ static void test_tiny_models(int way) {
         struct checkpoint *c = model_open(directory);
         s = (struct subject){.name = entry->d_name, .c = c};
         subject_read(&s, directory, 512);
-        check_subject(&s, way, is_emulated ? 300 : 16384,
-                      is_emulated ? 9 : 1);
+        check_subject(&s, way, is_emulated ? 300 : 16384, is_emulated ? 9 : 1);
         subject_free(&s);
         model_close(c);
         n_models++;
@@ -270,24 +272,22 @@ static void test_trained_model(int way) {
     struct checkpoint *c = model_open(SHARED_MODEL);
     s = (struct subject){.name = "ade-minilm", .c = c};
     subject_read(&s, SHARED_MODEL, is_emulated ? 24 : 512);
-    check_subject(&s, way, is_emulated ? 24 : 16384,
-                  is_emulated ? 60 : 1);
+    check_subject(&s, way, is_emulated ? 24 : 16384, is_emulated ? 60 : 1);
     subject_free(&s);
     model_close(c);
 }
 
-/* The model that ships: int8, whose weights the engine turns into fp16. */
+/* The model that ships: int8, whose weights the engine turns into fp16. What the reference
+ * engine answered is kept from case to case: it takes its time. */
 static void test_default_model(int way) {
     static const int32_t lengths[] = {1, 9, 14, 30, 65, 128, 200, 7};
     static struct subject s;
-    struct checkpoint *c = model_open(DEFAULT_MODEL);
-    s = (struct subject){.name = DEFAULT_MODEL, .c = c};
-    random_state = 11;
-    subject_answer(&s, lengths, is_emulated ? 3 : 8);
-    check_subject(&s, way, is_emulated ? 24 : 2048,
-                  is_emulated ? 2 : 1);
-    subject_free(&s);
-    model_close(c);
+    if (!s.n_rows) {
+        s = (struct subject){.name = DEFAULT_MODEL, .c = model_open(DEFAULT_MODEL)};
+        random_state = 11;
+        subject_answer(&s, lengths, is_emulated ? 3 : 8);
+    }
+    check_subject(&s, way, is_emulated ? 24 : 2048, is_emulated ? 2 : 1);
 }
 
 /* random_model's weights have a deviation of 0.06: rather much for sums of 3072. */
@@ -325,13 +325,11 @@ static void test_distilbert_base(int way) {
                                         .max_positions = is_emulated ? 16 : 512,
                                         .n_labels = 2,
                                         .n_tag_labels = 7};
-    struct checkpoint *c = base_model(&config);
-    s = (struct subject){.name = "DistilBERT-base", .c = c};
-    subject_answer(&s, lengths, is_emulated ? 2 : 6);
-    check_subject(&s, way, is_emulated ? 17 : 16384,
-                  is_emulated ? 2 : 1);
-    subject_free(&s);
-    random_model_free(c);
+    if (!s.n_rows) {
+        s = (struct subject){.name = "DistilBERT-base", .c = base_model(&config)};
+        subject_answer(&s, lengths, is_emulated ? 2 : 6);
+    }
+    check_subject(&s, way, is_emulated ? 17 : 16384, is_emulated ? 2 : 1);
 }
 
 /* Head widths that are padded and that are not, heads of many kinds, ReLU, no tags. */
@@ -399,8 +397,7 @@ static void test_odd_shapes(int way) {
                  shapes[i].dim / shapes[i].n_heads);
         s = (struct subject){.name = name, .c = c};
         subject_answer(&s, lengths, n);
-        check_subject(&s, way, is_emulated ? 700 : 4096,
-                      is_emulated ? 3 : 1);
+        check_subject(&s, way, is_emulated ? 700 : 4096, is_emulated ? 3 : 1);
         subject_free(&s);
         random_model_free(c);
     }
