@@ -95,25 +95,44 @@ __device__ __forceinline__ void multiply(const __half *a, const __half *b,
     }
 }
 
-/* Eight columns of one row: what a lane finishes of a patch. */
-template <enum cuda_epilogue E>
-__device__ __forceinline__ void write_eight(const struct cuda_gemm &g, int row,
-                                            int column, const float *sums) {
-    if (row >= g.m)
-        return;
-    size_t at = (size_t)row * (size_t)g.out_stride + (size_t)column;
-    float bias[8], residual[8], y[8];
-    half8_to_float(g.bias + column, bias);
-    if (E == CUDA_EPILOGUE_RESIDUAL)
-        half8_to_float(g.residual + at, residual);
+/* Finishes sixteen rows of a warp's sums, a fragment at a time through its patch: lane
+ * 2 r + h has eight columns of row r. Loads come first: they may not pass the stores. */
+template <typename TILE, enum cuda_epilogue E>
+__device__ __forceinline__ void
+write_rows(const struct cuda_gemm &g, int row0, int column0,
+           const wmma_sums (&sums)[TILE::NI], float *patch) {
+    int lane = (int)threadIdx.x % WARP, row = row0 + lane / 2;
+    int column = column0 + lane % 2 * 8, in_row = row < g.m ? row : g.m - 1;
+    size_t at = (size_t)in_row * (size_t)g.out_stride + (size_t)column;
+    uint4 bias[TILE::NI], residual[TILE::NI];
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        float x = sums[i] + bias[i];
+    for (int j = 0; j < TILE::NI; j++) {
+        bias[j] = *(const uint4 *)(g.bias + column + 16 * j);
         if (E == CUDA_EPILOGUE_RESIDUAL)
-            x += residual[i];
-        y[i] = gemm_activate<E>(x);
+            residual[j] = *(const uint4 *)(g.residual + at + 16 * j);
     }
-    half8_from_float(y, g.out + at);
+#pragma unroll
+    for (int j = 0; j < TILE::NI; j++) {
+        float y[8], added[8];
+        wmma::store_matrix_sync(patch, sums[j], PATCH_PITCH, wmma::mem_row_major);
+        __syncwarp();
+        half8_to_float(&bias[j], y);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            y[i] += patch[lane / 2 * PATCH_PITCH + lane % 2 * 8 + i];
+        if (E == CUDA_EPILOGUE_RESIDUAL) {
+            half8_to_float(&residual[j], added);
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                y[i] += added[i];
+        }
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            y[i] = gemm_activate<E>(y[i]);
+        if (row < g.m)
+            half8_from_float(y, g.out + at + 16 * j);
+        __syncwarp(); /* the patch was read */
+    }
 }
 
 /* The parts of k, fragment by fragment: a fragment's element i is the same one in every CTA. */
@@ -145,7 +164,7 @@ __global__ void __launch_bounds__(TILE::THREADS, TILE::CTAS)
     grid_begin();
     __half *stages = (__half *)memory;
     int row0 = (int)blockIdx.y * TILE::ROWS, column0 = (int)blockIdx.x * TILE::COLUMNS;
-    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    int warp = (int)threadIdx.x / WARP;
     int warp_row = warp / TILE::ACROSS * 16 * TILE::MI;
     int warp_column = warp % TILE::ACROSS * 16 * TILE::NI;
     int step, end;
@@ -177,16 +196,8 @@ __global__ void __launch_bounds__(TILE::THREADS, TILE::CTAS)
     float *patch = (float *)memory + warp * 16 * PATCH_PITCH;
 #pragma unroll
     for (int i = 0; i < TILE::MI; i++)
-#pragma unroll
-        for (int j = 0; j < TILE::NI; j++) {
-            wmma::store_matrix_sync(patch, sums[i][j], PATCH_PITCH,
-                                    wmma::mem_row_major);
-            __syncwarp();
-            write_eight<E>(g, row0 + warp_row + 16 * i + lane / 2,
-                           column0 + warp_column + 16 * j + lane % 2 * 8,
-                           patch + lane / 2 * PATCH_PITCH + lane % 2 * 8);
-            __syncwarp();
-        }
+        write_rows<TILE, E>(g, row0 + warp_row + 16 * i, column0 + warp_column, sums[i],
+                            patch);
 }
 
 /* rows, columns, warps down, warps across, CTAs; at most 40 KB of shared memory. */

@@ -140,7 +140,7 @@ static inline struct matrix matrix_random(int32_t n_rows, int32_t n_cols,
 /* ---- launches --------------------------------------------------------------------- */
 
 static cudaStream_t stream;
-static int32_t capability; /* 80 is sm_80 */
+static int32_t capability, architecture; /* of the device, of the code: 80 is sm_80 */
 
 /* Skips the case where there is no device, or none with the path's instructions. */
 static inline struct cuda_launch launch_on(enum cuda_path path) {
@@ -154,8 +154,10 @@ static inline struct cuda_launch launch_on(enum cuda_path path) {
         CUDA(cudaSetDevice(0));
         CUDA(cudaGetDeviceProperties(&device, 0));
         capability = 10 * device.major + device.minor;
+        CUDA(cuda_kernels_compiled_for(&architecture));
         CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-        printf("  device %s, sm_%d\n", device.name, capability);
+        printf("  device %s, sm_%d, code for sm_%d\n", device.name, capability,
+               architecture);
     }
     if (path == CUDA_PATH_MMA && capability < 80)
         check_skip("mma needs sm_80, this device is sm_%d", capability);
@@ -188,7 +190,7 @@ static inline void *job_run(struct cuda_launch launch, const struct job *job) {
 #ifdef VIGIL_CUDA_EMULATION
         emulation_set_order((enum emulation_order)run, 77u + (unsigned)run);
 #endif
-        launch.overlaps = run == 1 && capability >= 90;
+        launch.overlaps = run == 1 && architecture >= 90;
         if (job->before)
             CUDA(cudaMemcpy(job->out, job->before, job->n_bytes,
                             cudaMemcpyHostToDevice));
