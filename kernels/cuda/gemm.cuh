@@ -77,7 +77,21 @@ __device__ __forceinline__ void gemm_steps(int n_steps, int n_splits, int &begin
     end = n_steps * ((int)blockIdx.z + 1) / n_splits;
 }
 
+#define GEMM_FOR_EPILOGUES(DO, TILE)                                                   \
+    DO(TILE, CUDA_EPILOGUE_BIAS)                                                       \
+    DO(TILE, CUDA_EPILOGUE_RELU)                                                       \
+    DO(TILE, CUDA_EPILOGUE_GELU)                                                       \
+    DO(TILE, CUDA_EPILOGUE_RESIDUAL)
+
 #ifndef __CUDACC_RTC__
+/* A line of a table of tiles; KERNEL(TILE, E), the file's own, is a kernel and a comma. */
+#define GEMM_TILE(NAME, TILE)                                                          \
+    {                                                                                  \
+        NAME, TILE::ROWS, TILE::COLUMNS, DEPTH, TILE::THREADS, TILE::SHARED_BYTES, {   \
+            GEMM_FOR_EPILOGUES(KERNEL, TILE)                                           \
+        }                                                                              \
+    }
+
 /* A tile shape and the kernels that have it, one an epilogue. */
 struct gemm_tile {
     const char *name;

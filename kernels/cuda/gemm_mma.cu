@@ -188,31 +188,20 @@ typedef mma_tile<64, 64, 2, 2, 4, 3> mma_64x64;
 typedef mma_tile<128, 64, 4, 2, 3, 2> mma_128x64;
 typedef mma_tile<128, 128, 2, 4, 3, 1> mma_128x128;
 
-#define FOR_EPILOGUES(DO, TILE)                                                        \
-    DO(TILE, CUDA_EPILOGUE_BIAS)                                                       \
-    DO(TILE, CUDA_EPILOGUE_RELU)                                                       \
-    DO(TILE, CUDA_EPILOGUE_GELU)                                                       \
-    DO(TILE, CUDA_EPILOGUE_RESIDUAL)
 #define INSTANCE(TILE, E)                                                              \
     template __global__ void gemm_mma<TILE, E>(struct cuda_gemm, struct gemm_split);
-FOR_EPILOGUES(INSTANCE, mma_16x64)
-FOR_EPILOGUES(INSTANCE, mma_32x64)
-FOR_EPILOGUES(INSTANCE, mma_64x64)
-FOR_EPILOGUES(INSTANCE, mma_128x64)
-FOR_EPILOGUES(INSTANCE, mma_128x128)
+GEMM_FOR_EPILOGUES(INSTANCE, mma_16x64)
+GEMM_FOR_EPILOGUES(INSTANCE, mma_32x64)
+GEMM_FOR_EPILOGUES(INSTANCE, mma_64x64)
+GEMM_FOR_EPILOGUES(INSTANCE, mma_128x64)
+GEMM_FOR_EPILOGUES(INSTANCE, mma_128x128)
 
 #ifndef __CUDACC_RTC__
 #define KERNEL(TILE, E) gemm_mma<TILE, E>,
-#define ENTRY(NAME, TILE)                                                              \
-    {                                                                                  \
-        NAME, TILE::ROWS, TILE::COLUMNS, DEPTH, TILE::THREADS, TILE::SHARED_BYTES, {   \
-            FOR_EPILOGUES(KERNEL, TILE)                                                \
-        }                                                                              \
-    }
 const struct gemm_tile gemm_tiles_mma[] = {
-    ENTRY("16x64", mma_16x64),     ENTRY("32x64", mma_32x64),
-    ENTRY("64x64", mma_64x64),     ENTRY("128x64", mma_128x64),
-    ENTRY("128x128", mma_128x128),
+    GEMM_TILE("16x64", mma_16x64),     GEMM_TILE("32x64", mma_32x64),
+    GEMM_TILE("64x64", mma_64x64),     GEMM_TILE("128x64", mma_128x64),
+    GEMM_TILE("128x128", mma_128x128),
 };
 const int gemm_n_tiles_mma = sizeof gemm_tiles_mma / sizeof *gemm_tiles_mma;
 #endif

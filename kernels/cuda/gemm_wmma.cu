@@ -206,31 +206,20 @@ typedef wmma_tile<64, 64, 2, 2, 4> wmma_64x64;
 typedef wmma_tile<128, 64, 4, 2, 2> wmma_128x64;
 typedef wmma_tile<128, 128, 2, 4, 1> wmma_128x128;
 
-#define FOR_EPILOGUES(DO, TILE)                                                        \
-    DO(TILE, CUDA_EPILOGUE_BIAS)                                                       \
-    DO(TILE, CUDA_EPILOGUE_RELU)                                                       \
-    DO(TILE, CUDA_EPILOGUE_GELU)                                                       \
-    DO(TILE, CUDA_EPILOGUE_RESIDUAL)
 #define INSTANCE(TILE, E)                                                              \
     template __global__ void gemm_wmma<TILE, E>(struct cuda_gemm, struct gemm_split);
-FOR_EPILOGUES(INSTANCE, wmma_32x64)
-FOR_EPILOGUES(INSTANCE, wmma_64x64)
-FOR_EPILOGUES(INSTANCE, wmma_128x64)
-FOR_EPILOGUES(INSTANCE, wmma_128x128)
+GEMM_FOR_EPILOGUES(INSTANCE, wmma_32x64)
+GEMM_FOR_EPILOGUES(INSTANCE, wmma_64x64)
+GEMM_FOR_EPILOGUES(INSTANCE, wmma_128x64)
+GEMM_FOR_EPILOGUES(INSTANCE, wmma_128x128)
 
 #ifndef __CUDACC_RTC__
 #define KERNEL(TILE, E) gemm_wmma<TILE, E>,
-#define ENTRY(NAME, TILE)                                                              \
-    {                                                                                  \
-        NAME, TILE::ROWS, TILE::COLUMNS, DEPTH, TILE::THREADS, TILE::SHARED_BYTES, {   \
-            FOR_EPILOGUES(KERNEL, TILE)                                                \
-        }                                                                              \
-    }
 const struct gemm_tile gemm_tiles_wmma[] = {
-    ENTRY("32x64", wmma_32x64),
-    ENTRY("64x64", wmma_64x64),
-    ENTRY("128x64", wmma_128x64),
-    ENTRY("128x128", wmma_128x128),
+    GEMM_TILE("32x64", wmma_32x64),
+    GEMM_TILE("64x64", wmma_64x64),
+    GEMM_TILE("128x64", wmma_128x64),
+    GEMM_TILE("128x128", wmma_128x128),
 };
 const int gemm_n_tiles_wmma = sizeof gemm_tiles_wmma / sizeof *gemm_tiles_wmma;
 #endif
