@@ -137,14 +137,17 @@ struct wmma_memory {
     char *address;
     unsigned ldm;
     bool is_half, transposed;
+    int lane; /* set when all lanes are there */
 };
 
-static const struct wmma_memory *check_memory(enum emulation_op op,
-                                              void *const *arguments) {
+/* Once for all lanes. Each then moves its own elements when it goes on, as on a device: what
+ * a lane does behind a store, without a barrier, does not wait for the others. */
+static void check_memory(enum emulation_op op, void *const *arguments) {
     const struct wmma_memory *m = (const struct wmma_memory *)arguments[0];
     unsigned unit = m->is_half ? 8 : 4;
-    for (int lane = 1; lane < LANES; lane++) {
-        const struct wmma_memory *other = (const struct wmma_memory *)arguments[lane];
+    for (int lane = 0; lane < LANES; lane++) {
+        struct wmma_memory *other = (struct wmma_memory *)arguments[lane];
+        other->lane = lane;
         if (other->address != m->address || other->ldm != m->ldm ||
             other->transposed != m->transposed)
             emulation_fail("%s: lanes 0 and %d give different matrices", op_name(op),
@@ -155,42 +158,20 @@ static const struct wmma_memory *check_memory(enum emulation_op op,
                        (void *)m->address);
     if (m->ldm % unit != 0)
         emulation_fail("%s: ldm %u is no multiple of %u", op_name(op), m->ldm, unit);
-    return m;
+}
+
+static void check_load(void *const *arguments, unsigned) {
+    check_memory(EMULATION_WMMA_LOAD, arguments);
+}
+
+static void check_store(void *const *arguments, unsigned) {
+    check_memory(EMULATION_WMMA_STORE, arguments);
 }
 
 static inline size_t wmma_at(const struct wmma_memory *m, int row, int column) {
     size_t at = m->transposed ? (size_t)column * m->ldm + (size_t)row
                               : (size_t)row * m->ldm + (size_t)column;
     return at * (m->is_half ? 2 : 4);
-}
-
-static void load_ab_all(void *const *arguments, unsigned) {
-    const struct wmma_memory *m = check_memory(EMULATION_WMMA_LOAD, arguments);
-    for (int lane = 0; lane < LANES; lane++)
-        for (int e = 0; e < 16; e++)
-            memcpy((__half *)((struct wmma_memory *)arguments[lane])->x + e,
-                   m->address + wmma_at(m, ab_row(lane), ab_column(lane, e)), 2);
-}
-
-static void load_sums_all(void *const *arguments, unsigned) {
-    const struct wmma_memory *m = check_memory(EMULATION_WMMA_LOAD, arguments);
-    size_t size = m->is_half ? 2 : 4;
-    for (int lane = 0; lane < LANES; lane++)
-        for (int e = 0; e < 8; e++)
-            memcpy(
-                (char *)((struct wmma_memory *)arguments[lane])->x + (size_t)e * size,
-                m->address + wmma_at(m, sum_row(lane, e), sum_column(lane, e)), size);
-}
-
-static void store_sums_all(void *const *arguments, unsigned) {
-    const struct wmma_memory *m = check_memory(EMULATION_WMMA_STORE, arguments);
-    size_t size = m->is_half ? 2 : 4;
-    for (int lane = 0; lane < LANES; lane++)
-        for (int e = 0; e < 8; e++)
-            memcpy(m->address + wmma_at(m, sum_row(lane, e), sum_column(lane, e)),
-                   (const char *)((struct wmma_memory *)arguments[lane])->x +
-                       (size_t)e * size,
-                   size);
 }
 
 struct wmma_product {
@@ -249,20 +230,31 @@ namespace wmma {
 
 void emulation_load_ab(__half *x, const __half *from, unsigned ldm, bool transposed,
                        const char *file, int line) {
-    struct wmma_memory m = {x, (char *)from, ldm, true, transposed};
-    emulation_collective(EMULATION_WMMA_LOAD, ~0u, &m, load_ab_all, file, line);
+    struct wmma_memory m = {x, (char *)from, ldm, true, transposed, 0};
+    emulation_collective(EMULATION_WMMA_LOAD, ~0u, &m, check_load, file, line);
+    for (int e = 0; e < 16; e++)
+        memcpy(x + e, m.address + wmma_at(&m, ab_row(m.lane), ab_column(m.lane, e)), 2);
 }
 
 void emulation_load_sums(void *x, bool is_half, const void *from, unsigned ldm,
                          bool transposed, const char *file, int line) {
-    struct wmma_memory m = {x, (char *)from, ldm, is_half, transposed};
-    emulation_collective(EMULATION_WMMA_LOAD, ~0u, &m, load_sums_all, file, line);
+    struct wmma_memory m = {x, (char *)from, ldm, is_half, transposed, 0};
+    emulation_collective(EMULATION_WMMA_LOAD, ~0u, &m, check_load, file, line);
+    size_t size = is_half ? 2 : 4;
+    for (int e = 0; e < 8; e++)
+        memcpy((char *)x + (size_t)e * size,
+               m.address + wmma_at(&m, sum_row(m.lane, e), sum_column(m.lane, e)),
+               size);
 }
 
 void emulation_store_sums(void *to, const void *x, bool is_half, unsigned ldm,
                           bool transposed, const char *file, int line) {
-    struct wmma_memory m = {(void *)x, (char *)to, ldm, is_half, transposed};
-    emulation_collective(EMULATION_WMMA_STORE, ~0u, &m, store_sums_all, file, line);
+    struct wmma_memory m = {(void *)x, (char *)to, ldm, is_half, transposed, 0};
+    emulation_collective(EMULATION_WMMA_STORE, ~0u, &m, check_store, file, line);
+    size_t size = is_half ? 2 : 4;
+    for (int e = 0; e < 8; e++)
+        memcpy(m.address + wmma_at(&m, sum_row(m.lane, e), sum_column(m.lane, e)),
+               (const char *)x + (size_t)e * size, size);
 }
 
 void emulation_wmma(void *d, const __half *a, const __half *b, const void *c,
