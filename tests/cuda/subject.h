@@ -33,6 +33,7 @@ struct subject {
     const struct checkpoint *c;
     struct row rows[MAX_ROWS];
     int32_t n_rows;
+    bool is_small; /* few layers of small sums: little rounding adds up */
 };
 
 /* ---- rows ------------------------------------------------------------------------- */
