@@ -25,9 +25,15 @@ static struct {
     struct error why;
 } library = {.once = PTHREAD_ONCE_INIT};
 
-enum status cuda_library_path(char *out, size_t cap_bytes, struct error *err) {
+/* The variable's value; NULL: the library is looked for where it is installed. */
+static const char *given_path(void) {
     const char *given = secure_getenv(PATH_VARIABLE);
-    if (!given || !*given)
+    return given && *given ? given : NULL;
+}
+
+enum status cuda_library_path(char *out, size_t cap_bytes, struct error *err) {
+    const char *given = given_path();
+    if (!given)
         return paths_beside("../lib/vigil/" LIBRARY, out, cap_bytes, err);
     /* Without a slash the loader would look elsewhere. */
     int n = snprintf(out, cap_bytes, "%s%s", strchr(given, '/') ? "" : "./", given);
@@ -102,10 +108,25 @@ static bool has_driver(void) {
     return handle != NULL;
 }
 
+static enum status no_driver(struct error *err) {
+    return error_set(err, STATUS_NOT_FOUND,
+                     "there is no NVIDIA driver here (" DRIVER "), so no GPU");
+}
+
+/* Whether loading the library would be for nothing: it brings cuBLASLt, 150 MB of memory. A
+ * library that was named may do without a driver: the tests' does. */
+static bool is_in_vain(void) {
+    char path[FILE_PATH_BYTES];
+    return !given_path() && cuda_library_path(path, sizeof path, NULL) == STATUS_OK &&
+           access(path, F_OK) == 0 && !has_driver();
+}
+
 enum status cuda_library_devices(const struct cuda_plugin **out, int32_t *n,
                                  struct error *err) {
     struct error why = {0};
     *n = 0;
+    if (is_in_vain())
+        return no_driver(err);
     enum status status = cuda_library_open(out, err);
     if (status != STATUS_OK)
         return status;
@@ -115,8 +136,7 @@ enum status cuda_library_devices(const struct cuda_plugin **out, int32_t *n,
     *n = 0;
     /* CUDA says the same of a driver that is too old and of none at all. */
     if (!has_driver())
-        return error_set(err, STATUS_NOT_FOUND,
-                         "there is no NVIDIA driver here (" DRIVER "), so no GPU");
+        return no_driver(err);
     return error_set(err, why.status == STATUS_OK ? STATUS_NOT_FOUND : why.status, "%s",
                      why.message[0] ? why.message : "there is no CUDA device");
 }

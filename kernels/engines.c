@@ -90,6 +90,11 @@ static enum status weigh(const struct engine_options *o, struct wanted *w,
         w->kind = KIND_CUDA;
     else if (w->kind == KIND_AUTO && !(is_auto(o->dtype) && is_auto(o->isa)))
         w->kind = KIND_CPU;
+    if (w->kind != KIND_CUDA && (is_gpu_dtype || is_gpu_isa))
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%.40s is for a CUDA device (--device cuda), not for %.60s",
+                         is_gpu_dtype ? o->dtype : o->isa,
+                         o->device ? o->device : "cpu");
     if (w->kind != KIND_CUDA)
         return STATUS_OK;
     if (!is_auto(o->dtype) && !is_gpu_dtype)

@@ -17,8 +17,10 @@
 #ifndef VIGIL_MODEL_ENGINE_H
 #define VIGIL_MODEL_ENGINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/status.h"
 #include "model/batch.h"
@@ -92,6 +94,18 @@ static inline enum status engine_submit(struct engine *e, const struct batch *ba
         return e->ops->submit(e, batch, err);
     e->submitted = batch;
     return STATUS_OK;
+}
+
+/* False when one of an engine's values is a NaN or an infinity: then the others mean nothing
+ * either. No branch in the loop, so that the compiler makes vectors of it. */
+static inline bool engine_is_finite(const float *values, size_t n) {
+    uint32_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        found |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return !found;
 }
 
 /* The oldest batch that was submitted and not waited for. */

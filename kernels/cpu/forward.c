@@ -315,17 +315,6 @@ static void heads_run(struct forward *f, float *logits, float *tags) {
     copy_columns(e->head_out, e->head_stride, logits, e->config.n_labels, n_sequences);
 }
 
-/* A NaN or an infinity says that the numbers before it mean nothing either. */
-static bool is_finite(const float *values, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        if ((bits & 0x7f800000u) == 0x7f800000u)
-            return false;
-    }
-    return true;
-}
-
 enum status cpu_engine_run(struct engine *engine, const struct batch *batch,
                            float *logits, float *tags, struct error *err) {
     struct cpu_engine *e = (struct cpu_engine *)engine;
@@ -344,7 +333,8 @@ enum status cpu_engine_run(struct engine *engine, const struct batch *batch,
         layer_run(&f, &e->layers[i]);
     }
     heads_run(&f, logits, tags);
-    if (!is_finite(logits, (size_t)batch->n_sequences * (size_t)e->config.n_labels))
+    if (!engine_is_finite(logits,
+                          (size_t)batch->n_sequences * (size_t)e->config.n_labels))
         return error_set(err, STATUS_INTERNAL,
                          "the engine computed a value that is not a number");
     return STATUS_OK;

@@ -214,6 +214,10 @@ cudaError_t cuda_await(struct cuda_engine *e, cudaEvent_t event);
 /* Until all that was launched is done. No batch may be in flight. */
 cudaError_t cuda_finish(struct cuda_engine *e);
 enum status cuda_slots_open(struct cuda_engine *e, struct error *err);
+/* What is launched between these goes into a graph. end takes what the launches returned. */
+cudaError_t cuda_capture_begin(struct cuda_engine *e);
+cudaError_t cuda_capture_end(struct cuda_engine *e, cudaError_t code,
+                             cudaGraphExec_t *out);
 /* Captures the graphs; when the plans are made. */
 enum status cuda_graphs_open(struct cuda_engine *e, struct error *err);
 /* Slots and graphs. */

@@ -28,9 +28,9 @@ enum status cuda_check(const struct cuda_engine *e, cudaError_t code, const char
                        struct error *err) {
     if (code == cudaSuccess)
         return STATUS_OK;
+    /* While opening, the device goes on, and so does who uses it already. */
     if (code == cudaErrorMemoryAllocation && !e->is_open) {
-        (void)
-            cudaGetLastError(); /* the device goes on, and so does who uses it already */
+        (void)cudaGetLastError();
         return error_set(err, STATUS_NO_MEMORY, "%s (%s): %s: out of memory",
                          e->device_name, e->model_name, what);
     }

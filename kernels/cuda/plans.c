@@ -31,7 +31,7 @@ static void write_key(const struct cuda_engine *e, char key[KEY_BYTES]) {
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);
     snprintf(key, KEY_BYTES,
-             "vigil %s cuda products 2, %s, sm_%d%d, %d processors, driver %d, "
+             "vigil %s cuda products 3, %s, sm_%d%d, %d processors, driver %d, "
              "runtime %d, cublas %zu, path %d, own %d, overlap %d, shape %d %d %d, "
              "relu %d, rows %d %d, layers %d",
              VIGIL_VERSION, e->model_name, e->major, e->minor, e->n_multiprocessors,
@@ -79,13 +79,14 @@ static bool cache_path(const char *key, bool makes, char path[PATH_BYTES]) {
     return true;
 }
 
-/* A line a plan: product, rows, then "own TILE SPLITS" or "blas" and the algorithm's words. */
-static void write_plan(FILE *f, int product, int32_t rows,
+/* A line a plan: product, rows, then "own NAME SPLITS", the tile by its name, or "blas" and the algorithm's words. */
+static void write_plan(const struct cuda_engine *e, FILE *f, int product, int32_t rows,
                        const struct cuda_plan *plan) {
     uint64_t words[sizeof plan->algorithm / sizeof(uint64_t)];
     memcpy(words, &plan->algorithm, sizeof words);
     if (plan->is_own) {
-        fprintf(f, "%d %d own %d %d\n", product, rows, plan->variant.tile,
+        fprintf(f, "%d %d own %s %d\n", product, rows,
+                cuda_gemm_tile_name(e->launch.path, plan->variant.tile),
                 plan->variant.n_splits);
         return;
     }
@@ -114,9 +115,21 @@ static bool skip(char **at, const char *word) {
     return true;
 }
 
+/* Takes the name of a tile; -1: it is none of this path's. */
+static int32_t read_tile(const struct cuda_engine *e, char **at) {
+    for (int32_t i = 0; i < cuda_gemm_n_tiles(e->launch.path); i++) {
+        char *end = *at;
+        if (skip(&end, cuda_gemm_tile_name(e->launch.path, i)) && *end == ' ') {
+            *at = end;
+            return i;
+        }
+    }
+    return -1;
+}
+
 static bool read_plan(struct cuda_engine *e, char *line, int product, int32_t rows,
                       struct cuda_plan *plan) {
-    uint64_t found_product, found_rows, tile, splits;
+    uint64_t found_product, found_rows, splits;
     char *at = line;
     memset(plan, 0, sizeof *plan);
     if (!next(&at, 10, &found_product) || !next(&at, 10, &found_rows) ||
@@ -124,11 +137,11 @@ static bool read_plan(struct cuda_engine *e, char *line, int product, int32_t ro
         return false;
     const struct cuda_product_shape *s = &e->shapes[product];
     if (skip(&at, "own")) {
-        if (!next(&at, 10, &tile) || !next(&at, 10, &splits) ||
-            tile >= (uint64_t)cuda_gemm_n_tiles(e->launch.path) || splits > 64)
+        int32_t tile = read_tile(e, &at);
+        if (tile < 0 || !next(&at, 10, &splits) || splits > 64)
             return false;
         plan->is_own = true;
-        plan->variant = (struct cuda_gemm_variant){(int32_t)tile, (int32_t)splits};
+        plan->variant = (struct cuda_gemm_variant){tile, (int32_t)splits};
         return cuda_is_candidate(e, plan->variant, rows, s);
     }
     uint64_t words[sizeof plan->algorithm / sizeof(uint64_t)];
@@ -174,7 +187,7 @@ static void write_cache(struct cuda_engine *e, const char *key) {
     for (int p = 0; p < PRODUCT_COUNT; p++)
         for (int32_t bucket = 0; bucket < cuda_n_buckets(e, (enum cuda_product)p);
              bucket++)
-            write_plan(f, p, e->buckets.rows[bucket], cuda_plan_at(e, p, bucket));
+            write_plan(e, f, p, e->buckets.rows[bucket], cuda_plan_at(e, p, bucket));
     bool is_whole = !ferror(f);
     if (fclose(f) != 0 || !is_whole || rename(scratch, path) != 0)
         (void)unlink(scratch);

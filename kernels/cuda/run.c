@@ -11,7 +11,6 @@
  * Nothing is allocated here, and the host waits once, in cuda_wait, with a deadline. After
  * any failure of CUDA the engine is dead: what such a device computes means nothing.
  */
-#include <math.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,13 +19,10 @@
 #include "base/clock.h"
 #include "kernels/cuda/cuda.h"
 
-enum {
-    GRAPH_MAX_TOKENS = 2048,
-    ALIGN = 16,
-    SPIN_NS =
-        2000000, /* a batch is mostly done by then; a sleep takes 50 us and more */
-    NAP_NS = 50000
-};
+/* Waiting spins for so long, in which a batch is mostly done, and then sleeps so long at a
+ * time. */
+enum { SPIN_NS = 2000000, NAP_NS = 50000 };
+enum { GRAPH_MAX_TOKENS = 2048, ALIGN = 16 };
 
 /* ---- layouts ---------------------------------------------------------------------- */
 
@@ -128,15 +124,30 @@ cudaError_t cuda_finish(struct cuda_engine *e) {
 
 /* ---- graphs ----------------------------------------------------------------------- */
 
+cudaError_t cuda_capture_begin(struct cuda_engine *e) {
+    return cudaStreamBeginCapture(e->launch.stream, cudaStreamCaptureModeThreadLocal);
+}
+
+cudaError_t cuda_capture_end(struct cuda_engine *e, cudaError_t code,
+                             cudaGraphExec_t *out) {
+    cudaGraph_t graph = NULL;
+    cudaError_t ended = cudaStreamEndCapture(e->launch.stream, &graph);
+    if (code == cudaSuccess)
+        code = ended;
+    if (code == cudaSuccess)
+        code = cudaGraphInstantiateWithFlags(out, graph, 0);
+    if (graph)
+        (void)cudaGraphDestroy(graph);
+    return code;
+}
+
 /* A kernel that was never launched may be loaded then, which a capture does not allow: so
  * all of it runs once before; its inputs say that there are no tokens. */
 static cudaError_t capture(struct cuda_engine *e, struct cuda_graph *g, int32_t slot) {
     struct cuda_slot *s = &e->slots[slot];
-    cudaGraph_t graph = NULL;
     cudaError_t code = slot == 0 ? cuda_forward(e, &g->layout, s->inputs) : cudaSuccess;
     if (code == cudaSuccess)
-        code =
-            cudaStreamBeginCapture(e->launch.stream, cudaStreamCaptureModeThreadLocal);
+        code = cuda_capture_begin(e);
     if (code != cudaSuccess)
         return code;
     code = copy_in(s, &g->layout, e->launch.stream);
@@ -144,15 +155,9 @@ static cudaError_t capture(struct cuda_engine *e, struct cuda_graph *g, int32_t 
         code = cuda_forward(e, &g->layout, s->inputs);
     if (code == cudaSuccess)
         code = copy_out(e, s, &g->layout);
-    cudaError_t ended = cudaStreamEndCapture(e->launch.stream, &graph);
-    if (code == cudaSuccess)
-        code = ended;
-    if (code == cudaSuccess)
-        code = cudaGraphInstantiateWithFlags(&g->runs[slot], graph, 0);
+    code = cuda_capture_end(e, code, &g->runs[slot]);
     if (code == cudaSuccess)
         code = cudaGraphUpload(g->runs[slot], e->launch.stream);
-    if (graph)
-        (void)cudaGraphDestroy(graph);
     return code;
 }
 
@@ -352,14 +357,6 @@ enum status cuda_submit(struct engine *engine, const struct batch *batch,
 
 /* ---- wait ------------------------------------------------------------------------- */
 
-/* A NaN or an infinity says that the numbers before it mean nothing either. */
-static bool is_finite(const float *values, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(values[i]))
-            return false;
-    return true;
-}
-
 enum status cuda_wait(struct engine *engine, float *logits, float *tags,
                       struct error *err) {
     struct cuda_engine *e = (struct cuda_engine *)engine;
@@ -392,7 +389,7 @@ enum status cuda_wait(struct engine *engine, float *logits, float *tags,
     memcpy(logits, s->host_outputs, n_logits * sizeof *logits);
     if (n_tags)
         memcpy(tags, found_tags, n_tags * sizeof *tags);
-    if (!is_finite(logits, n_logits) || !is_finite(found_tags, n_tags))
+    if (!engine_is_finite(logits, n_logits) || !engine_is_finite(found_tags, n_tags))
         return error_set(err, STATUS_INTERNAL,
                          "%s computed a value that is not a number", e->device_name);
     return STATUS_OK;

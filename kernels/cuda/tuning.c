@@ -13,16 +13,13 @@
 #include "base/half.h"
 #include "kernels/cuda/cuda.h"
 
-enum {
-    ANCHOR_FROM = 2048,
-    ANCHORS_APART = 4, /* above: a bucket that is larger by a quarter is timed */
-    ROUNDS = 3,
-    MAX_PROPOSALS = 8,
-    OWN_MAX_ROWS =
-        4096 /* above, cuBLASLt's larger tiles are ahead; but see tries_own */
-};
+/* Above ANCHOR_FROM rows a bucket is timed that is smaller by a quarter than the last. */
+enum { ANCHOR_FROM = 2048, ANCHORS_APART = 4 };
+/* Above so many rows cuBLASLt's larger tiles are ahead of ours; but see tries_own. */
+enum { OWN_MAX_ROWS = 4096 };
+enum { ROUNDS = 3, MAX_PROPOSALS = 8 };
 
-/* Of tiles and splits; what the buffers for parts must hold. */
+/* Into how many parts k is cut, as far as the buffers for parts hold them. */
 static const int32_t SPLITS[] = {1, 2, 3, 4, 6, 8, 12, 16};
 
 /* The products whose rows are sequences have buckets for as many as a batch may have. */
@@ -72,20 +69,10 @@ static cudaError_t launch_layers(struct cuda_engine *e, enum cuda_product produc
 static cudaError_t capture_layers(struct cuda_engine *e, enum cuda_product product,
                                   int32_t n_rows, const struct cuda_plan *plan,
                                   cudaGraphExec_t *out) {
-    cudaGraph_t graph = NULL;
-    cudaError_t code =
-        cudaStreamBeginCapture(e->launch.stream, cudaStreamCaptureModeThreadLocal);
+    cudaError_t code = cuda_capture_begin(e);
     if (code != cudaSuccess)
         return code;
-    code = launch_layers(e, product, n_rows, plan);
-    cudaError_t ended = cudaStreamEndCapture(e->launch.stream, &graph);
-    if (code == cudaSuccess)
-        code = ended;
-    if (code == cudaSuccess)
-        code = cudaGraphInstantiateWithFlags(out, graph, 0);
-    if (graph)
-        (void)cudaGraphDestroy(graph);
-    return code;
+    return cuda_capture_end(e, launch_layers(e, product, n_rows, plan), out);
 }
 
 /* qkv is only ever an output here: writing it over clears the L2 cache, and keeps the
