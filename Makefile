@@ -62,10 +62,10 @@ CFLAGS := -std=c11 -O2 -g $(WARNINGS) $(HARDEN) -ffile-prefix-map=$(CURDIR)=. \
 CPPFLAGS := -I. -D_GNU_SOURCE -DVIGIL_VERSION='"$(VERSION)"'
 LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code -Wl,--as-needed \
   $(if $(SANITIZE),-fsanitize=$(SANITIZE))
-LDLIBS := -lmicrohttpd -ljansson -lgnutls -lm -lpthread -ldl
+LDLIBS := -lmicrohttpd -ljansson -lgnutls -lsqlite3 -lpq -lnats -lcurl -lwslay -lexttextcat-2.0 -lz -lm -lpthread -ldl
 
 # Folders where every implicit conversion is an error.
-STRICT := base/%
+STRICT := base/% store/% client/%
 STRICT_FLAGS := -Wconversion -Wsign-conversion
 
 # ASan's stand-in for the stack aligns to less than a vector of 64 bytes: not in kernels.
@@ -102,9 +102,11 @@ flags_for = $(if $(filter kernels/cpu/%,$1),$(KERNEL_FLAGS),$(GUARD)) \
 # name:file with main
 PROGRAMS := vigil:base/main.c vigil-tokenize:tokenizer/main.c vigil-model:weights/main.c \
   vigil-serve:server/main.c vigil-classify:server/classify.c vigil-bench:bench/main.c \
-  vigil-doctor:server/doctor.c
+  vigil-doctor:server/doctor.c vigil-stream:client/stream.c vigil-enrich:client/enrich.c \
+  vigil-query:store/query.c vigil-export:store/export.c vigil-erase:store/erase.c \
+  vigil-dlq:store/dlq.c
 main_of = $(lastword $(subst :, ,$(filter $1:%,$(PROGRAMS))))
-FOLDERS := base tokenizer weights model kernels kernels/cpu server bench
+FOLDERS := base tokenizer weights model kernels kernels/cpu store client server bench
 
 all_mains := $(foreach p,$(PROGRAMS),$(lastword $(subst :, ,$p)))
 NAMES := $(foreach p,$(PROGRAMS),$(if $(wildcard $(lastword $(subst :, ,$p))),$(firstword $(subst :, ,$p))))
@@ -330,7 +332,7 @@ $(foreach n,$(NAMES),$(eval $(call program_rule,$n,$(call main_of,$n))))
 $(BUILD)/tests/test_%: $(BUILD)/tests/unit/test_%.o $(TEST_HELPERS:%.c=$(BUILD)/%.o) \
     $(BUILD)/libvigil.a $(BUILD)/flags-link
 	$(say) LINK $@
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libvigil.a -lcmocka $(LDLIBS) -lz -o $@
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libvigil.a -lcmocka $(LDLIBS) -o $@
 
 # Our calls for memory go through the test, which can say no.
 WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=posix_memalign,--wrap=strdup

@@ -23,6 +23,12 @@ static const struct {
     {"classify", "classify a file or stdin: JSONL, CSV or plain lines"},
     {"tokenize", "turn lines of text into token ids"},
     {"model", "look at, check, quantise or make model files"},
+    {"stream", "bring posts in: files, X, Bluesky, Mastodon, HTTP"},
+    {"enrich", "have stored posts classified, and keep the results"},
+    {"query", "ask the store in SQL"},
+    {"export", "write results as files for a data lake"},
+    {"erase", "forget a post, an author, a source, or what is old"},
+    {"dlq", "look at, retry or drop posts that failed for good"},
     {"bench", "measure a server, or the engine alone"},
     {"doctor", "say what is wrong with this installation"},
 };
@@ -45,7 +51,8 @@ static const struct program program = {
         "events in it. This program runs one of its commands, each a program of its "
         "own: "
         "vigil-serve(1), vigil-classify(1), vigil-tokenize(1), vigil-model(1), "
-        "vigil-bench(1) and vigil-doctor(1).",
+        "vigil-stream(1), vigil-enrich(1), vigil-query(1), vigil-export(1), "
+        "vigil-erase(1), vigil-dlq(1), vigil-bench(1) and vigil-doctor(1).",
     .examples = examples,
     .max_arguments = -1,
 };
