@@ -57,10 +57,11 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fcf-protection=full
 # stack of its own, and has to see a variable that was never set.
 GUARD := -fno-strict-aliasing $(if $(is_clang),,-fzero-call-used-regs=used-gpr \
   $(if $(SANITIZE),,-ftrivial-auto-var-init=zero -Wstack-usage=16384))
-CFLAGS := -std=c11 -O2 -g $(WARNINGS) $(HARDEN) -ffile-prefix-map=$(CURDIR)=. \
+# Sections of their own, so that a program holds what it uses of libvigil.a and no more.
+CFLAGS := -std=c11 -O2 -g -ffunction-sections -fdata-sections $(WARNINGS) $(HARDEN) -ffile-prefix-map=$(CURDIR)=. \
   $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 CPPFLAGS := -I. -D_GNU_SOURCE -DVIGIL_VERSION='"$(VERSION)"'
-LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code -Wl,--as-needed \
+LDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code -Wl,--as-needed,--gc-sections \
   $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 LDLIBS := -lmicrohttpd -ljansson -lgnutls -lsqlite3 -lpq -lnats -lcurl -lwslay -lexttextcat-2.0 -lz -lm -lpthread -ldl
 
@@ -69,7 +70,7 @@ STRICT := base/% store/% client/%
 STRICT_FLAGS := -Wconversion -Wsign-conversion
 
 # ASan's stand-in for the stack aligns to less than a vector of 64 bytes: not in kernels.
-KERNEL_FLAGS := -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math \
+KERNEL_FLAGS := -O3 -fno-function-sections -fno-data-sections -ffp-contract=fast -fno-math-errno -fno-trapping-math \
   $(if $(findstring address,$(SANITIZE)),--param=asan-use-after-return=0)
 AVX2 := -mavx2 -mfma -mf16c
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512
@@ -89,12 +90,15 @@ ifeq ($(SANITIZE),thread)
 UNWATCHED := kernels/cpu/gemm_%.c kernels/cpu/operators_%.c model/reference.c \
   kernels/cuda/%.cu tests/cuda/emulation/%.cc
 endif
+# Where Debian has headers that are not beside all others.
+headers_for = $(if $(filter store/database/postgres.c,$1),-isystem /usr/include/postgresql)
 flags_for = $(if $(filter kernels/cpu/%,$1),$(KERNEL_FLAGS),$(GUARD)) \
   $(if $(filter $(UNWATCHED),$1),-fno-sanitize=thread) \
   $(if $(filter $(STRICT),$1),$(STRICT_FLAGS)) \
   $(if $(filter %_avx2.c,$1),$(AVX2)) \
   $(if $(filter %_avx512.c,$1),$(AVX512) $(AVX512_VNNI)) \
   $(if $(filter %_avx512bf16.c,$1),$(AVX512) $(AVX512_BF16)) \
+  $(call headers_for,$1) \
   $(if $(filter %/isa.c,$1),$(ISA_FLAGS))
 
 # --- What there is -------------------------------------------------------------------------
@@ -106,7 +110,8 @@ PROGRAMS := vigil:base/main.c vigil-tokenize:tokenizer/main.c vigil-model:weight
   vigil-query:store/query.c vigil-export:store/export.c vigil-erase:store/erase.c \
   vigil-dlq:store/dlq.c
 main_of = $(lastword $(subst :, ,$(filter $1:%,$(PROGRAMS))))
-FOLDERS := base tokenizer weights model kernels kernels/cpu store client server bench
+FOLDERS := base tokenizer weights model kernels kernels/cpu store store/database store/queue store/lake \
+  client client/intake client/select client/sources client/net client/worker server bench
 
 all_mains := $(foreach p,$(PROGRAMS),$(lastword $(subst :, ,$p)))
 NAMES := $(foreach p,$(PROGRAMS),$(if $(wildcard $(lastword $(subst :, ,$p))),$(firstword $(subst :, ,$p))))
@@ -138,14 +143,14 @@ COMPLETION := $(BUILD)/completion/vigil.bash
 
 # --- Targets for people --------------------------------------------------------------------
 
-.PHONY: help all run cuda test unit e2e faults test-cuda test-clients test-emulated emulated fuzz \
+.PHONY: help all run cuda test unit e2e faults test-pipeline test-cuda test-clients test-emulated emulated fuzz \
   asan tsan lint fmt bench check-cuda gpu-tests gpu-check gpu-pack gpu-bench install uninstall info clean \
   size deps tests FORCE
 
 help:
 	@printf '%s\n' \
 	  'Use' \
-	  '  run            build, then serve weights/ade on port 8080 (PORT=)' \
+	  '  run            build, then the whole way: a thousand posts, server on port 8080 (PORT=)' \
 	  '  all            build the programs, man pages and shell completion (the default)' \
 	  '  cuda           build the engine for NVIDIA GPUs: needs nvcc (docs/BUILD.md)' \
 	  '  install        install under PREFIX (/usr/local), staged in DESTDIR' \
@@ -153,7 +158,8 @@ help:
 	  '  deps           install every Debian package that any target needs' \
 	  'Check' \
 	  '  test           every test that needs no network and no GPU: unit, faults, cuda, e2e' \
-	  '  unit           unit tests alone; faults: failing allocations; e2e: real processes' \
+	  '  unit           unit tests alone; faults: no memory, no power, no space; e2e: real processes' \
+	  '  test-pipeline  kills, broken networks, clocks, bad sources: lost 0, doubled 0 (TIER=night: more)' \
 	  '  test-cuda      the CUDA engine on an emulation of CUDA' \
 	  '  test-clients   clients from PyPI against a server, in a scratch environment' \
 	  '  test-emulated  the AVX-512 kernels on any processor with AVX2' \
@@ -173,21 +179,7 @@ all: $(BINARIES) $(MAN_PAGES) $(COMPLETION)
 
 PORT ?= 8080
 run: all
-	@base=http://127.0.0.1:$(PORT); server=$$$$; \
-	( for i in {1..300}; do \
-	    kill -0 $$server 2>/dev/null || exit 0; \
-	    answer=; \
-	    { exec 3<>/dev/tcp/127.0.0.1/$(PORT) && \
-	      printf 'GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3 && \
-	      read -r -t 2 answer <&3; } 2>/dev/null; \
-	    [[ $$answer == *" 200 "* ]] && break; \
-	    sleep 0.1; \
-	  done; \
-	  printf '%s\n' \
-	    "try:   curl $$base/v1/classify -H 'Content-Type: application/json' -d '{\"inputs\": \"this drug gave me a rash\", \"entities\": true}'" \
-	    "read:  docs/API.md, $$base/openapi.json, $(BUILD)/bin/vigil serve --help" \
-	    "stop:  Ctrl-C" >&2 ) & \
-	exec $(BUILD)/bin/vigil serve --model weights/ade --port $(PORT)
+	@exec client/demo/run --build $(BUILD) --port $(PORT)
 
 cuda: $(CUDA_LIBRARY)
 
@@ -198,9 +190,13 @@ unit: $(UNIT_TESTS)
 	@tests/run --build $(BUILD) unit
 faults: $(FAULT_TESTS)
 	@tests/run --build $(BUILD) faults
+TIER ?= ci
+test-pipeline: all $(addprefix $(BUILD)/faults/test_,power lake disk_full)
+	@tests/faults/pipeline/run --build $(BUILD) --tier $(TIER) $(if $(SCENARIOS),--only $(SCENARIOS))
 test-cuda: $(CUDA_TESTS)
 	@tests/run --build $(BUILD) cuda
-e2e: all $(EMULATED_LIBRARY)
+# Some of these run unit tests over a real server.
+e2e: all $(EMULATED_LIBRARY) $(filter $(addprefix $(BUILD)/tests/test_,database store% queue lake worker),$(UNIT_TESTS))
 	@tests/run --build $(BUILD) e2e
 asan:
 	@$(MAKE) --no-print-directory SANITIZE=address,undefined test
@@ -278,13 +274,13 @@ clean:
 # --- Packages ------------------------------------------------------------------------------
 
 # Only the targets that promise it install packages; a plain `make` says what is missing.
-installing := $(filter run test test-emulated emulated unit faults test-cuda e2e asan tsan lint fuzz test-clients check-cuda deps,$(MAKECMDGOALS))
+installing := $(filter run test test-emulated emulated unit faults test-pipeline test-cuda e2e asan tsan lint fuzz test-clients check-cuda deps,$(MAKECMDGOALS))
 deps_mode := $(if $(installing),,--check)
 build/deps/%: docker/install-deps
 	@docker/install-deps $(deps_mode) $*
 	@mkdir -p $(@D) && touch $@
 deps: build/deps/build build/deps/test build/deps/lint build/deps/fuzz build/deps/clients build/deps/cuda
-test test-emulated unit faults test-cuda e2e tests: | build/deps/test
+test test-emulated unit faults test-pipeline test-cuda e2e tests: | build/deps/test
 lint fmt: | build/deps/lint
 test-clients: | build/deps/clients
 check-cuda: | build/deps/cuda
@@ -315,6 +311,9 @@ $(BUILD)/%.o: %.c $(BUILD)/flags | build/deps/build
 	$(compile)
 # The assembler puts it in; the compiler does not know.
 $(BUILD)/server/openapi.o build/fuzz/server/openapi.o: server/openapi.json
+$(BUILD)/client/select/watch_list.o build/fuzz/client/select/watch_list.o: client/select/watch_list.txt
+$(BUILD)/client/select/place.o build/fuzz/client/select/place.o: client/select/place_names.txt
+$(BUILD)/store/database/schema.o build/fuzz/store/database/schema.o: $(wildcard store/database/schema/*.sql)
 $(UNIT_TESTS:$(BUILD)/tests/%=$(BUILD)/tests/unit/%.o): | build/deps/test
 $(FAULT_TESTS:$(BUILD)/faults/%=$(BUILD)/tests/faults/%.o): | build/deps/test
 
@@ -334,8 +333,16 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/unit/test_%.o $(TEST_HELPERS:%.c=$(BUILD)/
 	$(say) LINK $@
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libvigil.a -lcmocka $(LDLIBS) -o $@
 
-# Our calls for memory go through the test, which can say no.
-WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=posix_memalign,--wrap=strdup
+# A source by itself, for the end-to-end tests of sources.
+DRIVERS := $(patsubst tests/drivers/%.c,$(BUILD)/drivers/%,$(wildcard tests/drivers/*.c))
+$(BUILD)/drivers/%: $(BUILD)/tests/drivers/%.o $(BUILD)/libvigil.a $(BUILD)/flags-link
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/libvigil.a $(LDLIBS) -o $@
+tests test e2e: $(DRIVERS)
+
+# Our calls for memory and files go through the test, which can say no.
+WRAP := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=posix_memalign,--wrap=strdup \
+  -Wl,--wrap=open,--wrap=write,--wrap=fsync,--wrap=rename,--wrap=unlink,--wrap=mkdir,--wrap=close
 $(BUILD)/faults/test_%: $(BUILD)/tests/faults/test_%.o $(FAULT_HELPERS:%.c=$(BUILD)/%.o) \
     $(BUILD)/libvigil.a $(BUILD)/flags-link
 	$(say) LINK $@
@@ -426,7 +433,7 @@ $(CUDA_LIBRARY) $(BUILD)/gpu/libvigil_cuda.so: kernels/cuda/plugin.map
 
 # A machine with a GPU may have nvcc, g++, make and no more: its tests are linked with what of
 # the tree needs no library.
-GPU_TEST_SOURCES := $(filter-out base/json.c base/json_guard.c base/sha256.c base/main.c model/config.c, \
+GPU_TEST_SOURCES := $(filter-out base/json.c base/json_guard.c base/sha256.c base/fault.c base/auth.c base/main.c model/config.c, \
   $(wildcard base/*.c model/*.c))
 $(BUILD)/gpu/libvigil.a: $(call objects_in,$(BUILD)/gpu,$(GPU_TEST_SOURCES))
 	$(Q)rm -f $@ && ar rcsD $@ $^
@@ -478,7 +485,7 @@ build/fuzz/objects: FORCE
 	$(call keep,$@,$(FUZZ_OBJECTS))
 build/fuzz/%.o: %.c build/fuzz/flags | build/deps/build build/deps/fuzz
 	$(say) FUZZ $<
-	$(Q)mkdir -p $(@D) && clang $(CPPFLAGS) $(FUZZ_FLAGS) $(FUZZ_COVERAGE) -MMD -MP -c $< -o $@
+	$(Q)mkdir -p $(@D) && clang $(CPPFLAGS) $(call headers_for,$<) $(FUZZ_FLAGS) $(FUZZ_COVERAGE) -MMD -MP -c $< -o $@
 # What is held against the product guides no mutation, and only has to be quick.
 FUZZ_COVERAGE := -fsanitize=fuzzer-no-link
 $(FUZZ_HELPERS:%.c=build/fuzz/%.o): FUZZ_COVERAGE := -O2
@@ -489,7 +496,7 @@ build/fuzz/bin/%: build/fuzz/tests/fuzz/%.o $(FUZZ_HELPERS:%.c=build/fuzz/%.o) b
 	$(Q)mkdir -p $(@D) && clang $(FUZZ_FLAGS) -fsanitize=fuzzer $^ $(LDLIBS) -o $@
 
 -include $(OBJECTS:.o=.d) $(MAINS:%.c=$(BUILD)/%.d) \
-  $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/unit/*.c tests/faults/*.c)) \
+  $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/unit/*.c tests/faults/*.c tests/drivers/*.c)) \
   $(foreach f,cuda gpu cuda-emulated,$(addsuffix .d,$(addprefix $(BUILD)/$f/,$(basename $(CUDA_KERNELS) \
   $(CUDA_HOST) $(CUDA_BORROWED) $(EMULATION) $(GPU_TEST_SOURCES) $(wildcard tests/cuda/*.c tests/cuda/*.cc))))) \
   $(patsubst %.c,build/fuzz/%.d,$(filter-out kernels/%,$(SOURCES)) $(wildcard tests/fuzz/*.c))

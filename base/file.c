@@ -7,8 +7,11 @@
  */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -196,6 +199,46 @@ enum status file_create(const char *path, struct file_writer *w, struct error *e
     return STATUS_OK;
 }
 
+/* The directory that a path lies in. */
+static void directory_of(const char *path, char out[FILE_PATH_BYTES]) {
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    n = n < FILE_PATH_BYTES ? n : FILE_PATH_BYTES - 1;
+    memcpy(out, n ? path : slash ? "/" : ".", n ? n : 1);
+    out[n ? n : 1] = '\0';
+}
+
+/* The process of "NAME.PID-N.tmp"; 0: it is no such name. */
+static pid_t writer_of(const char *entry, const char *name) {
+    size_t n = strlen(name);
+    char *end;
+    if (strncmp(entry, name, n) != 0 || entry[n] != '.' || entry[n + 1] < '1' ||
+        entry[n + 1] > '9')
+        return 0;
+    long pid = strtol(entry + n + 1, &end, 10);
+    if (*end != '-' || end[1] < '0' || end[1] > '9')
+        return 0;
+    (void)strtoul(end + 1, &end, 10);
+    return strcmp(end, ".tmp") == 0 && pid <= INT_MAX ? (pid_t)pid : 0;
+}
+
+void file_remove_leftovers(const char *path, bool is_alone) {
+    char dir[FILE_PATH_BYTES], whole[FILE_PATH_BYTES];
+    const char *slash = strrchr(path, '/');
+    directory_of(path, dir);
+    DIR *d = opendir(dir);
+    if (!d)
+        return;
+    for (const struct dirent *e; (e = readdir(d)) != NULL;) {
+        pid_t pid = writer_of(e->d_name, slash ? slash + 1 : path);
+        bool is_gone = pid > 0 && (is_alone || pid == getpid() ||
+                                   (kill(pid, 0) != 0 && errno == ESRCH));
+        if (is_gone && file_path(whole, dir, e->d_name, NULL) == STATUS_OK)
+            unlink(whole);
+    }
+    closedir(d);
+}
+
 enum status file_write(struct file_writer *w, const void *data, size_t n_bytes,
                        struct error *err) {
     const char *from = data;
@@ -212,14 +255,10 @@ enum status file_write(struct file_writer *w, const void *data, size_t n_bytes,
     return STATUS_OK;
 }
 
-/* Makes the new name itself last. Some file systems cannot; the file is whole anyway. */
-static void sync_directory(const char *path) {
+void file_sync_directory(const char *path) {
     char dir[FILE_PATH_BYTES];
-    const char *slash = strrchr(path, '/');
-    size_t n = slash ? (size_t)(slash - path) : 0;
-    memcpy(dir, path, n);
-    dir[n] = '\0';
-    int fd = open(slash ? (n ? dir : "/") : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    directory_of(path, dir);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return;
     (void)fsync(fd);
@@ -240,7 +279,7 @@ enum status file_commit(struct file_writer *w, struct error *err) {
         unlink(w->temporary);
         return status;
     }
-    sync_directory(w->path);
+    file_sync_directory(w->path); /* the file is whole, whether it can or not */
     return STATUS_OK;
 }
 

@@ -68,6 +68,15 @@ void file_abort(struct file_writer *w);
 enum status file_replace(const char *path, const void *data, size_t n_bytes,
                          struct error *err);
 
+/* Makes a name last, a new folder's for instance: syncs the directory that it lies in. Some
+ * file systems cannot. */
+void file_sync_directory(const char *path);
+
+/* Takes away what writers of this path have left beside it that were killed before they could
+ * move it: of processes that are gone, and of this one, where nobody may be writing it; with
+ * is_alone, when a lock says that nobody else does, of all. */
+void file_remove_leftovers(const char *path, bool is_alone);
+
 /* Writes "dir/name" into out[FILE_PATH_BYTES]; STATUS_LIMIT when that is too long. */
 enum status file_path(char *out, const char *dir, const char *name, struct error *err);
 

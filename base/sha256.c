@@ -50,6 +50,19 @@ enum status sha256_of(const void *data, size_t n_bytes, uint8_t digest[SHA256_BY
     return status;
 }
 
+enum status sha256_hmac(const void *key, size_t n_key_bytes, const struct view *parts,
+                        size_t n_parts, uint8_t digest[SHA256_BYTES],
+                        struct error *err) {
+    gnutls_hmac_hd_t handle = NULL;
+    int code = gnutls_hmac_init(&handle, GNUTLS_MAC_SHA256, key, n_key_bytes);
+    for (size_t i = 0; i < n_parts && code >= 0; i++)
+        if (parts[i].n_bytes)
+            code = gnutls_hmac(handle, parts[i].data, parts[i].n_bytes);
+    if (handle)
+        gnutls_hmac_deinit(handle, digest);
+    return code < 0 ? refused(code, err) : STATUS_OK;
+}
+
 void sha256_hex(const uint8_t digest[SHA256_BYTES], char out[SHA256_HEX_BYTES]) {
     static const char digits[] = "0123456789abcdef";
     for (size_t i = 0; i < SHA256_BYTES; i++) {

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/view.h"
 
 #define SHA256_BYTES 32
 #define SHA256_HEX_BYTES 65 /* 64 digits and a NUL */
@@ -30,6 +31,11 @@ void sha256_close(struct sha256 *h);
 /* The hash of one block. */
 enum status sha256_of(const void *data, size_t n_bytes, uint8_t digest[SHA256_BYTES],
                       struct error *err);
+
+/* HMAC-SHA-256 of the parts, one behind the other. Any thread. */
+enum status sha256_hmac(const void *key, size_t n_key_bytes, const struct view *parts,
+                        size_t n_parts, uint8_t digest[SHA256_BYTES],
+                        struct error *err);
 
 /* Lower-case hex with a NUL. */
 void sha256_hex(const uint8_t digest[SHA256_BYTES], char out[SHA256_HEX_BYTES]);

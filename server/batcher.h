@@ -30,8 +30,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/fault.h"
 #include "server/bundle.h"
-#include "server/fault.h"
 #include "server/metrics.h"
 
 struct sequence {

@@ -16,11 +16,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/fault.h"
 #include "base/json.h"
 #include "model/answer.h"
 #include "model/windows.h"
 #include "server/batcher.h"
-#include "server/fault.h"
 
 #define CALL_MAX_ID_BYTES 256
 

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/format.h"
 #include "base/options.h"
 #include "base/paths.h"
 #include "base/progress.h"
@@ -48,9 +49,8 @@ static const struct option TABLE[] = {
      "write the answers there instead of standard output", NULL},
     {"quiet", 'q', OPTION_FLAG, AT(is_quiet), NULL, NULL, 0, 0, NULL,
      "neither a progress bar nor a summary", NULL},
-    {"format", 'f', OPTION_CHOICE, AT(format), "NAME", "auto", 0, 0,
-     "auto|jsonl|csv|lines", "of the input; auto goes by its name and first bytes",
-     "Input"},
+    {"format", 'f', OPTION_CHOICE, AT(format), "NAME", "auto", 0, 0, FORMAT_CHOICES,
+     "of the input; auto goes by its name and first bytes", "Input"},
     {"text-field", 0, OPTION_STRING, AT(text_field), "NAME", "text", 0, 0, NULL,
      "JSON field or CSV column that holds the text", "Input"},
     {"id-field", 0, OPTION_STRING, AT(id_field), "NAME", "id", 0, 0, NULL,
@@ -143,14 +143,6 @@ static enum status catch_signals(struct error *err) {
     return STATUS_OK;
 }
 
-static enum record_format format_of(const char *name) {
-    if (strcmp(name, "jsonl") == 0)
-        return FORMAT_JSONL;
-    if (strcmp(name, "csv") == 0)
-        return FORMAT_CSV;
-    return strcmp(name, "lines") == 0 ? FORMAT_LINES : FORMAT_AUTO;
-}
-
 /* Opens --output, unless that is the input: opening it would empty it. */
 static enum status open_output(const char *path, const char *input, int *fd,
                                struct error *err) {
@@ -202,7 +194,7 @@ static void print_summary(const struct bundle *bundle, const struct bulk_summary
 
 /* What went wrong, for people; the exit code. */
 static int conclude(enum status status, const struct error *err,
-                    const struct bulk_summary *s, enum record_format format) {
+                    const struct bulk_summary *s, enum format format) {
     if (status == STATUS_CANCELLED)
         return s->n_errors ? EXIT_FAILED : EXIT_OK;
     if (status != STATUS_OK)

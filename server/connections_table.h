@@ -8,8 +8,8 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#include "base/gate.h"
 #include "server/connections.h"
-#include "server/gate.h"
 
 struct connection {
     int fd;

@@ -6,12 +6,14 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/csv.h"
 #include "base/json.h"
+#include "base/lines.h"
 #include "base/memory.h"
+#include "base/view.h"
 
 #define INPUT_BYTES (256u << 10) /* read() at a time: past it the rate did not grow */
 #define MAX_ID_BYTES 4096u
@@ -24,14 +26,15 @@
 struct records {
     struct records_options options;
     const char *name; /* for messages */
-    enum record_format format;
+    enum format format;
     char separator;
     int fd;
     uint64_t size, n_read, n_lines, n_rows;
     char *input; /* [INPUT_BYTES] */
     size_t at, end;
     bool is_end, has_header;
-    struct buffer line; /* the line, or the wanted fields of the row */
+    struct lines lines; /* of JSONL and plain lines */
+    struct buffer line; /* the wanted fields of the row */
     struct buffer id;
     json_t *json; /* holds the text of the record handed out */
     size_t text_column, id_column, n_columns;
@@ -92,33 +95,26 @@ static enum status keep(struct records *r, const char *data, size_t n, bool *too
     return buffer_append(&r->line, data, n, err);
 }
 
-/* The next line into r->line without its end; what is too long is passed over. */
-static enum status read_line(struct records *r, bool *too_long, struct error *err) {
-    bool has_any = false;
-    *too_long = false;
-    buffer_clear(&r->line);
-    for (;;) {
+/* The next line without its end; what is too long is passed over. */
+static enum status read_line(struct records *r, struct view *line, struct error *err) {
+    bool is_whole = false;
+    while (!is_whole) {
+        size_t n;
         enum status status = fill(r, err);
         if (status != STATUS_OK)
             return status;
-        if (r->at == r->end)
+        if (r->at == r->end) {
+            if (!lines_rest(&r->lines, line))
+                return STATUS_NOT_FOUND;
             break;
-        has_any = true;
-        const char *from = r->input + r->at;
-        const char *newline = memchr(from, '\n', r->end - r->at);
-        size_t n = newline ? (size_t)(newline - from) : r->end - r->at;
-        status = keep(r, from, n, too_long, err);
+        }
+        status = lines_take(&r->lines, r->input + r->at, r->end - r->at, &n, &is_whole,
+                            line, err);
         if (status != STATUS_OK)
             return status;
-        r->at += newline ? n + 1 : n;
-        if (newline)
-            break;
+        r->at += n;
     }
-    if (!has_any)
-        return STATUS_NOT_FOUND;
     r->n_lines++;
-    if (r->line.n_bytes && r->line.data[r->line.n_bytes - 1] == '\r')
-        r->line.data[--r->line.n_bytes] = '\0';
     return STATUS_OK;
 }
 
@@ -172,17 +168,17 @@ static enum status id_from_text(struct records *r, struct record *out, const cha
 }
 
 static enum status next_line(struct records *r, struct record *out, struct error *err) {
-    bool too_long;
+    struct view line;
     do {
-        enum status status = read_line(r, &too_long, err);
+        enum status status = read_line(r, &line, err);
         if (status != STATUS_OK)
             return status;
-    } while (r->line.n_bytes == 0 && !too_long);
+    } while (line.n_bytes == 0 && !r->lines.is_cut);
     out->number = r->n_lines;
-    if (too_long)
+    if (r->lines.is_cut)
         refuse_long(r, out);
     else
-        take_text(r, out, r->line.data, r->line.n_bytes);
+        take_text(r, out, line.data, line.n_bytes);
     return id_from_number(r, out, err);
 }
 
@@ -208,13 +204,13 @@ static enum status json_id(struct records *r, struct record *out, json_t *id,
     return status;
 }
 
-static enum status parse_json(struct records *r, struct record *out,
+static enum status parse_json(struct records *r, struct view line, struct record *out,
                               struct error *err) {
     const struct json_limits limits = {.max_bytes = r->options.max_record_bytes,
                                        .max_depth = MAX_JSON_DEPTH,
                                        .max_values = MAX_JSON_VALUES,
                                        .max_key_bytes = MAX_JSON_KEY_BYTES};
-    if (json_parse(r->line.data, r->line.n_bytes, &limits, &r->json, &out->error) !=
+    if (json_parse(line.data, line.n_bytes, &limits, &r->json, &out->error) !=
         STATUS_OK)
         return STATUS_OK;
     json_t *text = r->json;
@@ -238,29 +234,29 @@ static enum status parse_json(struct records *r, struct record *out,
     return STATUS_OK;
 }
 
-static bool is_blank(const struct buffer *b) {
-    for (size_t i = 0; i < b->n_bytes; i++)
-        if (b->data[i] != ' ' && b->data[i] != '\t')
+static bool is_blank(struct view line) {
+    for (size_t i = 0; i < line.n_bytes; i++)
+        if (line.data[i] != ' ' && line.data[i] != '\t')
             return false;
     return true;
 }
 
 static enum status next_json(struct records *r, struct record *out, struct error *err) {
-    bool too_long;
+    struct view line;
     do {
-        enum status status = read_line(r, &too_long, err);
+        enum status status = read_line(r, &line, err);
         if (status != STATUS_OK)
             return status;
-    } while (is_blank(&r->line) && !too_long);
+    } while (is_blank(line) && !r->lines.is_cut);
     out->number = r->n_lines;
     enum status status = id_from_number(r, out, err);
     if (status != STATUS_OK)
         return status;
-    if (too_long) {
+    if (r->lines.is_cut) {
         refuse_long(r, out);
         return STATUS_OK;
     }
-    return parse_json(r, out, err);
+    return parse_json(r, line, out, err);
 }
 
 /* A field within r->line. */
@@ -305,52 +301,9 @@ static void end_field(struct records *r, struct row *row) {
     row->field_at = r->line.n_bytes;
 }
 
-enum csv_state { FIELD_START, PLAIN, QUOTED, QUOTE_SEEN };
-
-/* One byte of a row; true when the row ends with it. */
-static enum status csv_byte(struct records *r, struct row *row, enum csv_state *state,
-                            char c, bool *is_done, struct error *err) {
-    if (*state == QUOTED) {
-        if (c == '"') {
-            *state = QUOTE_SEEN;
-            return STATUS_OK;
-        }
-        return keep(r, &c, 1, &row->too_long, err);
-    }
-    if (*state == QUOTE_SEEN && c == '"') {
-        *state = QUOTED;
-        return keep(r, &c, 1, &row->too_long, err);
-    }
-    if (*state == FIELD_START && c == '"') {
-        *state = QUOTED;
-        return STATUS_OK;
-    }
-    if (c == '\n') {
-        /* The CR of CR LF, which came as a byte of the last field. */
-        if (*state == PLAIN && r->line.n_bytes > row->field_at &&
-            r->line.data[r->line.n_bytes - 1] == '\r')
-            r->line.n_bytes--;
-        *is_done = true;
-        end_field(r, row);
-        return STATUS_OK;
-    }
-    if (c == r->separator) {
-        *state = FIELD_START;
-        end_field(r, row);
-        return STATUS_OK;
-    }
-    if (*state == QUOTE_SEEN) {
-        if (c == '\r')
-            return STATUS_OK;
-        row->is_bad_quote = true;
-    }
-    *state = PLAIN;
-    return keep(r, &c, 1, &row->too_long, err);
-}
-
 /* The next row that is not an empty line. */
 static enum status read_row(struct records *r, struct row *row, struct error *err) {
-    enum csv_state state = FIELD_START;
+    struct csv csv = {.separator = r->separator};
     bool is_done = false;
     buffer_clear(&r->line);
     while (!is_done) {
@@ -360,22 +313,31 @@ static enum status read_row(struct records *r, struct row *row, struct error *er
         if (r->at == r->end) {
             if (!row->has_bytes)
                 return STATUS_NOT_FOUND;
-            row->is_open_quote = state == QUOTED;
+            row->is_open_quote = csv.state == CSV_QUOTED;
             end_field(r, row);
             break;
         }
         char c = r->input[r->at++];
         row->has_bytes = row->has_bytes || (c != '\n' && c != '\r');
-        status = csv_byte(r, row, &state, c, &is_done, err);
-        if (status != STATUS_OK)
-            return status;
+        enum csv_event event = csv_next(&csv, c);
+        if (event == CSV_BYTE) {
+            status = keep(r, &c, 1, &row->too_long, err);
+            if (status != STATUS_OK)
+                return status;
+        } else if (event != CSV_NOTHING) {
+            is_done = event == CSV_ROW;
+            if (is_done && csv.ends_plain && r->line.n_bytes > row->field_at &&
+                r->line.data[r->line.n_bytes - 1] == '\r')
+                r->line.n_bytes--;
+            end_field(r, row);
+        }
         if (is_done && !row->has_bytes) {
             *row = (struct row){.is_header = row->is_header};
             buffer_clear(&r->line);
-            state = FIELD_START;
             is_done = false;
         }
     }
+    row->is_bad_quote = csv.is_bad_quote;
     if (row->n_fields > MAX_COLUMNS)
         row->too_long = true;
     return STATUS_OK;
@@ -449,54 +411,6 @@ enum status records_next(struct records *r, struct record *out, struct error *er
     return next_line(r, out, err);
 }
 
-static bool has_ending(const char *path, const char *ending) {
-    size_t n = path ? strlen(path) : 0, m = strlen(ending);
-    return n >= m && strcasecmp(path + n - m, ending) == 0;
-}
-
-/* Does the first line look like a CSV header that names the text column? */
-static bool is_csv_header(const struct records *r) {
-    const char *p = r->input + r->at, *end = r->input + r->end;
-    const char *newline = memchr(p, '\n', (size_t)(end - p));
-    size_t n = strlen(r->options.text_field);
-    end = newline ? newline : end;
-    if (!memchr(p, r->separator, (size_t)(end - p)))
-        return false;
-    while (p < end) {
-        const char *stop = memchr(p, r->separator, (size_t)(end - p));
-        if (!stop)
-            stop = end;
-        size_t len = (size_t)(stop - p);
-        while (len && (p[len - 1] == '\r' || p[len - 1] == '"'))
-            len--;
-        const char *from = p;
-        if (len && *from == '"') {
-            from++;
-            len--;
-        }
-        if (len == n && memcmp(from, r->options.text_field, n) == 0)
-            return true;
-        p = stop + (stop < end);
-    }
-    return false;
-}
-
-static enum record_format guess(const struct records *r) {
-    const char *path = r->options.path;
-    if (has_ending(path, ".jsonl") || has_ending(path, ".ndjson"))
-        return FORMAT_JSONL;
-    if (has_ending(path, ".csv") || has_ending(path, ".tsv"))
-        return FORMAT_CSV;
-    if (has_ending(path, ".txt"))
-        return FORMAT_LINES;
-    size_t at = r->at;
-    while (at < r->end && strchr(" \t\r\n", r->input[at]) && r->input[at])
-        at++;
-    if (at < r->end && r->input[at] == '{')
-        return FORMAT_JSONL;
-    return is_csv_header(r) ? FORMAT_CSV : FORMAT_LINES;
-}
-
 /* Looks at the first bytes: skips a byte-order mark, knows what is no text at all. */
 static enum status look(struct records *r, struct error *err) {
     /* The first line whole, however small the pieces that it comes in. */
@@ -505,17 +419,13 @@ static enum status look(struct records *r, struct error *err) {
         if (status != STATUS_OK)
             return status;
     }
-    const unsigned char *p = (const unsigned char *)r->input;
-    if (r->end >= 3 && p[0] == 0xEF && p[1] == 0xBB && p[2] == 0xBF)
-        r->at = 3;
-    if (r->end >= 2 &&
-        ((p[0] == 0xFF && p[1] == 0xFE) || (p[0] == 0xFE && p[1] == 0xFF)))
-        return error_set(err, STATUS_UNSUPPORTED,
-                         "%s is UTF-16; expected UTF-8 (iconv)", r->name);
-    if (r->end >= 2 && p[0] == 0x1F && p[1] == 0x8B)
-        return error_set(err, STATUS_UNSUPPORTED, "%s is compressed; pipe it in (zcat)",
-                         r->name);
-    r->format = r->options.format == FORMAT_AUTO ? guess(r) : r->options.format;
+    enum status status = format_check(r->name, r->input, r->end, &r->at, err);
+    if (status != STATUS_OK)
+        return status;
+    r->format = r->options.format;
+    if (r->format == FORMAT_AUTO)
+        r->format = format_guess(r->options.path, r->input + r->at, r->end - r->at,
+                                 r->options.text_field, r->separator);
     return STATUS_OK;
 }
 
@@ -531,9 +441,9 @@ enum status records_open(const struct records_options *options, struct records *
     r->name = is_stdin ? "standard input" : options->path;
     r->separator = options->separator;
     if (!r->separator)
-        r->separator = has_ending(options->path, ".tsv") ? '\t' : ',';
+        r->separator = format_separator(options->path);
     size_t id_max;
-    r->line.max_bytes = options->max_record_bytes;
+    r->line.max_bytes = r->lines.line.max_bytes = options->max_record_bytes;
     /* Six bytes of JSON for a byte at most. */
     r->id.max_bytes = size_multiply(MAX_ID_BYTES, 6, &id_max) ? id_max + 2 : 0;
     r->input = malloc(INPUT_BYTES);
@@ -565,13 +475,14 @@ void records_close(struct records *r) {
     if (r->fd > STDIN_FILENO)
         close(r->fd);
     json_decref(r->json);
+    lines_free(&r->lines);
     buffer_free(&r->line);
     buffer_free(&r->id);
     free(r->input);
     free(r);
 }
 
-enum record_format records_format(const struct records *r) {
+enum format records_format(const struct records *r) {
     return r->format;
 }
 

@@ -16,18 +16,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/format.h"
 #include "base/status.h"
-
-enum record_format {
-    FORMAT_AUTO,  /* by the file's name, else by its first bytes */
-    FORMAT_JSONL, /* {"id":…,"text":"…"} or "…" a line */
-    FORMAT_CSV,   /* RFC 4180, first row: names of the columns */
-    FORMAT_LINES  /* a text a line */
-};
 
 struct records_options {
     const char *path; /* NULL or "-": standard input */
-    enum record_format format;
+    enum format format;
     char separator;         /* of CSV columns; 0: tab for .tsv, else comma */
     const char *text_field; /* name of the JSON field or CSV column */
     const char *id_field;
@@ -59,7 +53,7 @@ enum status records_next(struct records *r, struct record *out, struct error *er
 /* Would the next call have to wait for whoever writes the input? */
 bool records_would_wait(const struct records *r);
 
-enum record_format records_format(const struct records *r);
+enum format records_format(const struct records *r);
 uint64_t records_bytes_read(const struct records *r); /* up to the last record */
 uint64_t records_size(const struct records *r);       /* of a regular file, else 0 */
 

@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-#include "server/fault.h"
+#include "base/fault.h"
 
 enum route {
     ROUTE_CLASSIFY,    /* POST /v1/classify */

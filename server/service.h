@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "server/auth.h"
+#include "base/auth.h"
 #include "server/batcher.h"
 #include "server/call.h"
 #include "server/metrics.h"

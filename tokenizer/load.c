@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/utf8.h"
 #include "tokenizer/settings.h"
-#include "tokenizer/unicode.h"
 
 /* ---- vocab.txt ---- */
 
@@ -22,7 +22,7 @@ static enum status check_line(const char *line, size_t n_bytes, size_t number,
     for (size_t i = 0, length; i < n_bytes; i += length) {
         if (line[i] == 0)
             return error_set(err, STATUS_INVALID, "line %zu holds a NUL", number);
-        unicode_decode((const uint8_t *)line + i, n_bytes - i, &length);
+        utf8_decode((const uint8_t *)line + i, n_bytes - i, &length);
         if (length == 1 && (uint8_t)line[i] >= 0x80)
             return error_set(err, STATUS_INVALID, "line %zu is not UTF-8", number);
     }

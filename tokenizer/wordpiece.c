@@ -20,6 +20,7 @@
 
 #include <string.h>
 
+#include "base/utf8.h"
 #include "tokenizer/unicode.h"
 #include "tokenizer/word_scan.h"
 
@@ -117,7 +118,7 @@ static inline void add_character(struct scan *s, uint32_t c, uint32_t at) {
     w->last = at;
     if (w->n_chars < s->t->max_word_chars) {
         w->at[w->n_chars++] = at;
-        w->n_bytes += (uint32_t)unicode_encode(c, w->bytes + w->n_bytes);
+        w->n_bytes += (uint32_t)utf8_encode(c, w->bytes + w->n_bytes);
     } else {
         w->n_chars = s->t->max_word_chars + 1;
     }
@@ -197,7 +198,7 @@ static bool read_marked(const struct scan *s, struct mark_reader *r) {
         size_t length;
         if (s->t->is_added_first[*r->p] && find_added(s, r->p))
             return false;
-        uint32_t c = unicode_decode(r->p, (size_t)(s->end - r->p), &length);
+        uint32_t c = utf8_decode(r->p, (size_t)(s->end - r->p), &length);
         const struct unicode_record *record = unicode_find(c);
         WORDPIECE_STEP();
         if (!(record->flags & UNICODE_CONTROL)) {
@@ -320,7 +321,7 @@ static const uint8_t *gather_word(struct scan *s, const uint8_t *p) {
         size_t length;
         if (t->is_added_first[*p] && find_added(s, p))
             break;
-        uint32_t c = unicode_decode(p, (size_t)(s->end - p), &length);
+        uint32_t c = utf8_decode(p, (size_t)(s->end - p), &length);
         const struct unicode_record *record = unicode_find(c);
         WORDPIECE_STEP();
         if (record->flags & (UNICODE_CONTROL | UNICODE_SPACE)) {
@@ -358,7 +359,7 @@ static inline bool is_word_end(const struct scan *s, const uint8_t *p) {
         return class != BYTE_WORD;
     if (*p < 0x80)
         return false;
-    uint32_t c = unicode_decode(p, (size_t)(s->end - p), &length);
+    uint32_t c = utf8_decode(p, (size_t)(s->end - p), &length);
     const struct unicode_record *record = unicode_find(c);
     return record->flags & (UNICODE_SPACE | UNICODE_PUNCTUATION) ||
            (record->flags & UNICODE_CJK && s->t->is_cjk_spaced);

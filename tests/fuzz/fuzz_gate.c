@@ -12,7 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "server/gate.h"
+#include "base/gate.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 

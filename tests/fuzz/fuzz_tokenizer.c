@@ -18,6 +18,7 @@ static size_t n_steps;
 /* Compiled in, to count its steps: the library's own is not linked then. */
 #include "tokenizer/wordpiece.c"
 
+#include "base/utf8.h"
 #include "tests/fuzz/slow_tokenizer.h"
 
 #define MAX_TEXT 8192
@@ -213,7 +214,7 @@ static size_t from_palette(const uint8_t *data, size_t n, uint8_t *out) {
         if (data[i] < 128)
             out[at++] = data[i];
         else
-            at += unicode_encode(PALETTE[(data[i] - 128) % N_PALETTE], out + at);
+            at += utf8_encode(PALETTE[(data[i] - 128) % N_PALETTE], out + at);
     return at;
 }
 

@@ -15,8 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/auth.h"
 #include "base/file.h"
-#include "server/auth.h"
 
 static char path[] = "/tmp/vigil-test-auth-XXXXXX";
 

@@ -124,6 +124,33 @@ static void replaces(void **state) {
     scratch_remove(dir);
 }
 
+static void removes_leftovers(void **state) {
+    (void)state;
+    char *dir = scratch_make(), own[32];
+    snprintf(own, sizeof own, "f.%ld-0.tmp", (long)getpid());
+    const struct {
+        const char *name;
+        bool stays;
+    } files[] = {{own, false},
+                 {"f.99999999-12.tmp", false}, /* no process has such a number */
+                 {"f.1-0.tmp", true},          /* a process that lives */
+                 {"f", true},
+                 {"f.tmp", true},
+                 {"f.99999999-.tmp", true},
+                 {"f.99999999-1.tmp.gz", true},
+                 {"f.099999999-1.tmp", true},
+                 {"ff.99999999-1.tmp", true}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        scratch_write(scratch_path(dir, files[i].name), "x", 1);
+    file_remove_leftovers(scratch_path(dir, "f"), false);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        assert_int_equal(file_exists(scratch_path(dir, files[i].name)), files[i].stays);
+    file_remove_leftovers(scratch_path(dir, "f"), true); /* nobody else is writing */
+    assert_false(file_exists(scratch_path(dir, "f.1-0.tmp")));
+    assert_true(file_exists(scratch_path(dir, "f.tmp")));
+    scratch_remove(dir);
+}
+
 static void joins_paths(void **state) {
     (void)state;
     char out[FILE_PATH_BYTES], long_dir[FILE_PATH_BYTES];
@@ -163,9 +190,13 @@ static void works_without_stdin(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads),        cmocka_unit_test(refuses),
-        cmocka_unit_test(takes_pieces), cmocka_unit_test(replaces),
-        cmocka_unit_test(joins_paths),  cmocka_unit_test(works_without_stdin),
+        cmocka_unit_test(reads),
+        cmocka_unit_test(refuses),
+        cmocka_unit_test(takes_pieces),
+        cmocka_unit_test(replaces),
+        cmocka_unit_test(removes_leftovers),
+        cmocka_unit_test(joins_paths),
+        cmocka_unit_test(works_without_stdin),
     };
     return cmocka_run_group_tests_name("file", tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-#include "server/gate.h"
+#include "base/gate.h"
 
 #define POST "POST /v1/classify HTTP/1.1\r\nHost: a\r\n"
 #define GET "GET / HTTP/1.1\r\nHost: a\r\n\r\n"

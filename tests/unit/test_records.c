@@ -22,7 +22,7 @@
 #define TEXT(literal) literal, sizeof literal - 1
 #define BOM "\xEF\xBB\xBF"
 
-static struct records_options options_of(enum record_format format) {
+static struct records_options options_of(enum format format) {
     return (struct records_options){.format = format,
                                     .text_field = "text",
                                     .id_field = "id",
@@ -137,7 +137,7 @@ out:
     scratch_remove(dir);
 }
 
-static void expect(enum record_format format, const char *data, size_t n_bytes,
+static void expect(enum format format, const char *data, size_t n_bytes,
                    const char *expected) {
     expect_as(options_of(format), "input", data, n_bytes, expected);
 }

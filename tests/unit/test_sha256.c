@@ -63,8 +63,32 @@ static void reads_hex(void **state) {
     assert_true(sha256_equal("", "", 0));
 }
 
+/* RFC 4231, cases 1, 2 and 6. */
+static void keyed(void **state) {
+    (void)state;
+    uint8_t digest[SHA256_BYTES], key[131];
+    char hex[SHA256_HEX_BYTES];
+    memset(key, 0x0B, 20);
+    struct view hi = VIEW("Hi There");
+    assert_int_equal(sha256_hmac(key, 20, &hi, 1, digest, NULL), STATUS_OK);
+    sha256_hex(digest, hex);
+    assert_string_equal(
+        hex, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+    struct view parts[] = {VIEW("what do "), VIEW(""), VIEW("ya want for nothing?")};
+    assert_int_equal(sha256_hmac("Jefe", 4, parts, 3, digest, NULL), STATUS_OK);
+    sha256_hex(digest, hex);
+    assert_string_equal(
+        hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    memset(key, 0xAA, sizeof key);
+    struct view large = VIEW("Test Using Larger Than Block-Size Key - Hash Key First");
+    assert_int_equal(sha256_hmac(key, sizeof key, &large, 1, digest, NULL), STATUS_OK);
+    sha256_hex(digest, hex);
+    assert_string_equal(
+        hex, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(hashes),
-                                       cmocka_unit_test(reads_hex)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(hashes), cmocka_unit_test(reads_hex), cmocka_unit_test(keyed)};
     return cmocka_run_group_tests_name("sha256", tests, NULL, NULL);
 }

@@ -8,8 +8,8 @@
  *
  * Threads: any once opened.
  */
-#ifndef VIGIL_SERVER_AUTH_H
-#define VIGIL_SERVER_AUTH_H
+#ifndef VIGIL_BASE_AUTH_H
+#define VIGIL_BASE_AUTH_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "server/auth.h"
+#include "base/auth.h"
 
 #include <stdint.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  *
  * gate.c - one function a part of the message, one call a byte; bodies are skipped whole.
  */
-#include "server/gate.h"
+#include "base/gate.h"
 
 #include <string.h>
 #include <strings.h>

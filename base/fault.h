@@ -6,8 +6,8 @@
  * The message names what was wrong, the limit, its value and its flag; it never holds text
  * of the request, a path or an address.
  */
-#ifndef VIGIL_SERVER_FAULT_H
-#define VIGIL_SERVER_FAULT_H
+#ifndef VIGIL_BASE_FAULT_H
+#define VIGIL_BASE_FAULT_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -11,14 +11,14 @@
  *
  * Threads: the one that reads the connection.
  */
-#ifndef VIGIL_SERVER_GATE_H
-#define VIGIL_SERVER_GATE_H
+#ifndef VIGIL_BASE_GATE_H
+#define VIGIL_BASE_GATE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "server/fault.h"
+#include "base/fault.h"
 
 #define GATE_MAX_TARGET_BYTES 1024
 #define GATE_MAX_HEAD_BYTES 8192
