@@ -21,10 +21,12 @@
 #include "base/arena.h"
 #include "base/status.h"
 #include "base/view.h"
-#include "store/database.h"
+#include "store/database/database.h"
 
 #define STORE_KEY_BYTES 600    /* "source:native id" */
 #define STORE_MAX_TRIES 5      /* then a post is a dead letter */
+#define STORE_ALONE_LAPSES 3   /* claims without a word, then it is given out alone */
+#define STORE_MAX_LAPSES 5     /* then it is a dead letter too */
 #define STORE_REASON_BYTES 200 /* of a dead letter, without the post's text */
 #define STORE_SHA256_HEX 64
 
@@ -95,8 +97,8 @@ struct store_taken { /* what store_take_in did; added to, not set */
 };
 
 /* One transaction: writes the raw lines (ids are set in them), applies the items in their
- * order, takes the items' raw lines away, and moves the source's cursor. Any part may be
- * empty; cursor NULL: it stays. The queue gets an entry for each new version of a post,
+ * order, takes the items' raw lines away and those of `done`, and moves the source's cursor.
+ * Any part may be empty; cursor NULL: it stays. The queue gets an entry for each new version of a post,
  * unless is_remote: then posts go to another queue (queue.h), and only bookkeeping is done
  * here. A post whose key was erased is refused (n_refused). */
 struct store_take_in {
@@ -105,11 +107,18 @@ struct store_take_in {
     size_t n_raw;
     const struct store_item *items;
     size_t n_items;
+    const int64_t *done; /* raw lines that say nothing that is kept */
+    size_t n_done;
     const char *cursor;
     bool is_remote;
 };
 enum status store_take_in(struct store *s, const struct store_take_in *what,
                           struct store_taken *taken, struct error *err);
+
+/* is_gone[i]: item i is a post that was erased or withdrawn, or counts one that was: what
+ * store_take_in would refuse. Asked before posts are handed to another queue. */
+enum status store_gone(struct store *s, const struct store_item *items, size_t n,
+                       bool *is_gone, struct error *err);
 
 /* Raw lines of a source with id > after, the oldest first, in the arena; at most cap. */
 enum status store_spooled(struct store *s, const char *source, int64_t after,
@@ -133,7 +142,9 @@ enum status store_recent(struct store *s, size_t n,
 struct store_claim {
     int64_t queue_id; /* 0: from a remote queue; item is set, post_id unknown */
     int64_t post_id, version;
-    int32_t tries; /* this one included */
+    int64_t number; /* of the claim: with the worker, the proof that it holds */
+    int32_t tries;  /* that failed, this one included */
+    bool is_alone;  /* claim nothing beside it until it is settled */
     enum store_mode mode;
     struct view key, text, lang, drugs;
     const struct store_item *item; /* remote: the whole post, stored with its result */
@@ -141,7 +152,11 @@ struct store_claim {
 
 /* Takes up to cap entries that nobody has, the oldest first, for lease_ns. worker names who
  * (host:pid). model: "" for new posts, else those put into the queue for that model
- * (store_enqueue). Strings are in the arena. */
+ * (store_enqueue). Strings are in the arena.
+ * A claim whose lease ends although nobody settled it has lapsed: its worker was killed, and
+ * nobody knows which of the posts it had is to blame, if any. So lapses are no tries: after
+ * STORE_ALONE_LAPSES of them an entry comes last, and alone (n is 1, is_alone), to a worker
+ * that has nothing else; so only what kills by itself gets to STORE_MAX_LAPSES. */
 enum status store_claim(struct store *s, const char *worker, const char *model,
                         int64_t lease_ns, struct arena *arena, struct store_claim *out,
                         size_t cap, size_t *n, struct error *err);
@@ -223,25 +238,40 @@ enum status store_dead_drop(struct store *s, int64_t id, const char *actor, int6
 /* ---- Forgetting: `vigil erase` (erase.c has what lies outside the database) ---- */
 
 struct store_erase {
-    const char *source;     /* all of a source, or of these two one: */
-    const char *author;     /* as stored (a keyed hash, or plain in full mode) … */
-    const char *author_raw; /* … and as the source writes it: raw lines, dead letters */
-    const char *key;        /* as stored … */
-    const char *key_raw;    /* … and the native id */
+    const char *source; /* all of a source, or of these two one: */
+    const char *author; /* as stored (a keyed hash) … */
+    const char
+        *author_raw; /* … and as the source writes it, which is how it is stored in
+                               full mode, and stands in raw lines and dead letters */
+    const char *key; /* as stored … */
+    const char *key_raw; /* … and the native id; with source: "source:id" as well */
     int64_t
         older_than_ns; /* > 0: all that came before, whichever source (or `source`) */
     const char *actor;
     bool is_dry_run;
+    bool
+        is_quick; /* of retention, each hour: the log is emptied, pages are not rewritten */
 };
 struct store_erased {
     int64_t n_posts, n_results, n_mentions, n_reviews, n_raw, n_dead, n_folds, n_queued;
     int64_t audit_seq; /* of the receipt */
     char audit_hash[STORE_SHA256_HEX + 1];
 };
-/* One transaction, then a checkpoint that empties the log; what was in the pages is zeroed.
- * Keys stay as tombstones (hashes), so that what is erased does not come back. */
+/* One transaction; then, in SQLite, all pages are written anew and the log is emptied, so that
+ * no byte is left in the files: that takes as long as copying the database, and others wait.
+ * When that fails, what was to be erased is, but bytes may be left: erase again, even though
+ * nothing is found any more. A dry run counts, and changes nothing. Keys stay as tombstones
+ * (hashes), so that what is erased does not come back. */
 enum status store_erase(struct store *s, const struct store_erase *what,
                         struct store_erased *out, struct error *err);
+
+#define STORE_EARLY_NS (INT64_C(7) * 24 * 3600 * 1000000000)
+/* Forgets deletes and folds of posts that were never here and that came before a moment: a
+ * source tells of all its posts, not of those alone that are kept. They are kept so long since
+ * the post may come yet: give the time STORE_EARLY_NS ago, once a day. Many short
+ * transactions; *n: how many went. */
+enum status store_tidy(struct store *s, int64_t before_ns, int64_t *n,
+                       struct error *err);
 
 /* ---- Audit: who did what, in a chain of hashes ---- */
 
