@@ -9,8 +9,8 @@
  *
  * Threads: open and close one; all else any.
  */
-#ifndef VIGIL_CLIENT_PRIVACY_H
-#define VIGIL_CLIENT_PRIVACY_H
+#ifndef VIGIL_CLIENT_SELECT_PRIVACY_H
+#define VIGIL_CLIENT_SELECT_PRIVACY_H
 
 #include <stdbool.h>
 
@@ -35,11 +35,12 @@ enum store_mode privacy_mode(const struct privacy *p);
 enum status privacy_key_path(const char *store_url, char *out, size_t cap_bytes,
                              struct error *err);
 
-/* HMAC of "source NUL value", as hex: of authors, and of keys that name one. */
-void privacy_hash(const struct privacy *p, const char *source, struct view value,
-                  char out[PRIVACY_HASH_BYTES]);
+/* HMAC of "source NUL value", as hex: of authors, and of keys that name one. Anything but
+ * STATUS_OK (no memory in GnuTLS) leaves *out empty. */
+enum status privacy_hash(const struct privacy *p, const char *source, struct view value,
+                         char out[PRIVACY_HASH_BYTES]);
 
-/* The author as stored in this mode. Empty stays empty. */
+/* The author as stored in this mode; none when it is aggregate. Empty stays empty. */
 enum status privacy_author(const struct privacy *p, const char *source,
                            struct view author, struct arena *arena, struct view *out,
                            struct error *err);
@@ -49,9 +50,15 @@ enum status privacy_key(const struct privacy *p, const char *source,
                         struct view native_id, bool has_author, struct arena *arena,
                         struct view *out, struct error *err);
 
-/* Text with @handles, links, mail addresses and phone numbers replaced by "@user", "http",
- * "<mail>", "<phone>", in any language; the same text when mode is full. Its length in code
- * points may change: offsets are counted in the result. */
+/* Text with addresses replaced, in any language:
+ *   "@user"    @name, @name@instance, decentralised ids (did:…)
+ *   "http"     links with a scheme, www.…, domains of common top levels
+ *   "<mail>"   mail addresses
+ *   "<phone>"  +… and 00… with 7 to 15 digits, US and Canadian numbers, national ones with a
+ *              leading 0 and 10 or 11 digits, 11 to 15 digits in a row; seven digits as
+ *              555-1234 unless they look like a range. Numbers with a unit are doses.
+ * All text, in every mode, comes out as valid UTF-8 without NUL (U+FFFD in their place). When
+ * mode is full, nothing else changes. Offsets are counted in the result. Linear time. */
 enum status privacy_mask(const struct privacy *p, struct view text, struct arena *arena,
                          struct view *out, struct error *err);
 

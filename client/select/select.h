@@ -7,15 +7,15 @@
  *
  * Threads: open and close one; post: any, at the same time.
  */
-#ifndef VIGIL_CLIENT_SELECT_H
-#define VIGIL_CLIENT_SELECT_H
+#ifndef VIGIL_CLIENT_SELECT_SELECT_H
+#define VIGIL_CLIENT_SELECT_SELECT_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/arena.h"
 #include "base/status.h"
-#include "client/post.h"
+#include "client/sources/post.h"
 #include "store/store.h"
 
 struct watch_list;
@@ -52,10 +52,14 @@ void select_close(struct selection *s);
  *   an original          one item, its fingerprint set, for fold.h to look at
  *   a repost             one item: the original (when the source tells its text, else the
  *                        repost's own words under the original's key, version 0), with
- *                        fold STORE_REPOST and the repost's key in fold_key
+ *                        fold STORE_REPOST and the repost's key in fold_key; without any
+ *                        words a count alone (no text: store.h)
  *   a quote              an item of its own if its own words are kept, and one for the
  *                        quoted post with fold STORE_QUOTE. A quote whose own words name no
  *                        drug is a count alone; one that does is somebody else's case.
+ * The URL of a post is kept in mode full alone: it names the author nearly everywhere; of an
+ * aggregate source neither the author nor the words of his place nor his city. Offsets in
+ * drugs are of the text as stored; 32 mentions at most.
  * *n is 0 when nothing is kept, *drop says why. STATUS_NO_MEMORY alone. */
 enum status select_post(const struct selection *s, const struct post *post,
                         struct arena *arena, struct store_item out[SELECT_MAX_ITEMS],

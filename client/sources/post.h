@@ -2,8 +2,8 @@
  *
  * post.h - what a source's raw line says, before anything was decided about it.
  */
-#ifndef VIGIL_CLIENT_POST_H
-#define VIGIL_CLIENT_POST_H
+#ifndef VIGIL_CLIENT_SOURCES_POST_H
+#define VIGIL_CLIENT_SOURCES_POST_H
 
 #include <stdbool.h>
 #include <stdint.h>
