@@ -8,8 +8,8 @@
  *
  * Threads: one a struct fetch. Call order: open (run | (start read* stop))* close
  */
-#ifndef VIGIL_CLIENT_FETCH_H
-#define VIGIL_CLIENT_FETCH_H
+#ifndef VIGIL_CLIENT_NET_FETCH_H
+#define VIGIL_CLIENT_NET_FETCH_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -66,6 +66,9 @@ enum status fetch_open(const struct fetch_options *options, struct fetch **out,
                        struct error *err);
 void fetch_close(struct fetch *f);
 
+/* May this be asked? STATUS_INVALID says why not, as a request would. */
+enum status fetch_check(struct fetch *f, const char *url, struct error *err);
+
 /* One request over a kept connection. STATUS_OK whenever *answer says what happened, be it a
  * 500 or no connection; STATUS_CANCELLED, STATUS_NO_MEMORY, STATUS_INVALID (of the URL). The
  * message of a failure (not of secrets) is in *err even when STATUS_OK is returned. */
@@ -87,6 +90,8 @@ void fetch_stop(struct fetch *f);
 /* Reads a secret: one line of a file that nobody else may read, into memory that is not
  * swapped or dumped. Freed with fetch_secret_free, which wipes it. */
 enum status fetch_secret(const char *path, char **out, struct error *err);
+/* The same of text that came otherwise; wipe that. */
+enum status fetch_secret_of(struct view text, char **out, struct error *err);
 void fetch_secret_free(char *secret);
 
 #endif

@@ -13,12 +13,12 @@
  * position, so its position is committed together with the posts; of any other (X, Mastodon,
  * push, a pipe) the raw lines are kept first, together with the position.
  *
- * Threads:    open, next, close: the reader's. committed: the writer's, beside next. parse:
- *             any. state: atomics, any.
- * Call order: open (next | committed)* close
+ * Threads:    open, next, cursor, close: the reader's. committed: the writer's, beside next.
+ *             parse: any. state: atomics, any.
+ * Call order: open (next | cursor | committed)* close
  */
-#ifndef VIGIL_CLIENT_SOURCE_H
-#define VIGIL_CLIENT_SOURCE_H
+#ifndef VIGIL_CLIENT_SOURCES_SOURCE_H
+#define VIGIL_CLIENT_SOURCES_SOURCE_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -27,7 +27,7 @@
 #include "base/arena.h"
 #include "base/status.h"
 #include "base/view.h"
-#include "client/post.h"
+#include "client/sources/post.h"
 
 #define SOURCE_MAX_LINE_BYTES ((size_t)1 << 20) /* a longer one is a dead letter, cut */
 #define SOURCE_CURSOR_BYTES 512
@@ -66,6 +66,8 @@ struct source_state {
     _Atomic int64_t last_post_ns;
     _Atomic int64_t n_bytes, n_lines;
     _Atomic int64_t n_connects, n_disconnects, n_errors;
+    _Atomic int64_t
+        n_gaps; /* times that what was owed did not come: logged, with length */
     _Atomic int64_t
         n_total_bytes; /* of a file: its size, for the progress bar; else 0 */
 };
