@@ -13,7 +13,7 @@
 #include "server/doctor.h"
 
 struct doctor_options {
-    const char *model, *root;
+    const char *model, *store, *queue, *root;
     int64_t port, n_threads;
     bool is_json;
 };
@@ -22,6 +22,10 @@ struct doctor_options {
 static const struct option TABLE[] = {
     {"model", 'm', OPTION_STRING, AT(model), "DIR", NULL, 0, 0, NULL,
      "model directory; without it the default model, weights/ade", NULL},
+    {"store", 's', OPTION_STRING, AT(store), "URL", NULL, 0, 0, NULL,
+     "look at this store too: a file of SQLite, or postgres://…", NULL},
+    {"queue", 'q', OPTION_STRING, AT(queue), "URL", NULL, 0, 0, NULL,
+     "look at this queue too: nats://…", NULL},
     {"port", 'p', OPTION_INTEGER, AT(port), "N", "8080", 1, 65535, NULL,
      "port that the server is to listen on", NULL},
     {"threads", 'j', OPTION_INTEGER, AT(n_threads), "N", "0", 0, 256, NULL,
@@ -33,8 +37,13 @@ static const struct option TABLE[] = {
 };
 
 static const char *const EXAMPLES[] = {
-    "vigil doctor", "look at everything", "vigil doctor --model DIR --port 80",
-    "before serving another model, on another port", NULL};
+    "vigil doctor",
+    "look at everything",
+    "vigil doctor --model DIR --port 80",
+    "before serving another model, on another port",
+    "vigil doctor --store vigil.db",
+    "is the store whole, does work wait, are there dead letters",
+    NULL};
 
 static const struct program PROGRAM = {
     .name = "vigil-doctor",
@@ -94,6 +103,8 @@ static void look(struct doctor *d) {
     doctor_check_programs(d);
     doctor_check_port(d);
     doctor_check_model(d);
+    doctor_check_store(d);
+    doctor_check_queue(d);
 }
 
 static bool print_json(struct output *out) {
@@ -120,6 +131,8 @@ int main(int argc, char **argv) {
         out.checks = json_array();
     struct doctor d = {.root = o.root ? o.root : "",
                        .model = o.model,
+                       .store = o.store,
+                       .queue = o.queue,
                        .port = o.port,
                        .n_threads = o.n_threads,
                        .report = report,

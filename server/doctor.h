@@ -14,6 +14,7 @@ enum finding { FINDING_OK, FINDING_WARN, FINDING_FAIL };
 struct doctor {
     const char *root; /* before /proc and /sys: "" but in tests */
     const char *model;
+    const char *store, *queue; /* NULL: not looked at */
     int64_t port;
     int64_t n_threads; /* 0: the engine's own choice */
     /* what: one word or two. detail: what was found. advice: what to do; NULL when there is
@@ -35,5 +36,7 @@ void doctor_check_gpus(struct doctor *d); /* and the library for them */
 void doctor_check_libraries(struct doctor *d);
 void doctor_check_programs(struct doctor *d);
 void doctor_check_model(struct doctor *d); /* and its answers, on every engine */
+void doctor_check_store(struct doctor *d); /* and the work in it, and the audit */
+void doctor_check_queue(struct doctor *d);
 
 #endif

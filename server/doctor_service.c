@@ -141,8 +141,10 @@ void doctor_check_libraries(struct doctor *d) {
 }
 
 void doctor_check_programs(struct doctor *d) {
-    static const char *const names[] = {"vigil",       "vigil-serve", "vigil-classify",
-                                        "vigil-model", "vigil-bench", "vigil-tokenize"};
+    static const char *const names[] = {
+        "vigil",       "vigil-serve",  "vigil-classify", "vigil-model",
+        "vigil-bench", "vigil-stream", "vigil-enrich",   "vigil-tokenize",
+        "vigil-query", "vigil-export", "vigil-erase",    "vigil-dlq"};
     char path[FILE_PATH_BYTES], detail[DETAIL_BYTES] = "";
     size_t at = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
