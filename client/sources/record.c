@@ -116,9 +116,10 @@ static enum status take_hint(const struct record_value *v, size_t max_bytes, boo
 
 /* By its size: seconds reach 10^11 in the year 5138, ms in 1973. */
 static int64_t time_of_integer(int64_t value) {
+    static const int64_t bounds[] = {INT64_C(100000000000), INT64_C(100000000000000),
+                                     INT64_C(100000000000000000)};
     int64_t scale = CLOCK_NS_PER_SECOND;
-    for (int64_t bound = INT64_C(100000000000); scale > 1 && value >= bound;
-         bound *= 1000)
+    for (size_t i = 0; i < sizeof bounds / sizeof *bounds && value >= bounds[i]; i++)
         scale /= 1000;
     return value <= 0 || value > INT64_MAX / scale ? 0 : value * scale;
 }
