@@ -213,6 +213,20 @@ static enum status open_privacy(struct run *r, struct error *err) {
     return status;
 }
 
+static enum status open_source(struct run *r, struct error *err);
+
+/* A missing file or token is told before a store and a key are made. Not of a pipe, which
+ * closing would end, nor of a port, which somebody may find open. */
+static enum status try_source(struct run *r, struct error *err) {
+    if (r->kind == &source_stdin || r->kind == &source_push)
+        return STATUS_OK;
+    enum status status = open_source(r, err);
+    if (status == STATUS_OK)
+        r->kind->close(r->source);
+    r->source = NULL;
+    return status;
+}
+
 static enum status open_selection(struct run *r, struct error *err) {
     const struct stream_table *o = &r->options;
     bool has_list = !o->watch_list || strcmp(o->watch_list, "none") != 0;
@@ -220,6 +234,8 @@ static enum status open_selection(struct run *r, struct error *err) {
     if (has_list)
         status =
             watch_list_open(o->watch_list, o->matches_substrings, &r->watch_list, err);
+    if (status == STATUS_OK)
+        status = try_source(r, err);
     if (status == STATUS_OK)
         status = open_privacy(r, err);
     const struct select_options select = {.watch_list = r->watch_list,

@@ -2,6 +2,7 @@
 """`make run`, as somebody who sees it for the first time: a thousand posts from a file through
 stream, store, worker and server, and the counts that come out of it."""
 import csv
+import fcntl
 import io
 import json
 import os
@@ -114,6 +115,19 @@ def test_labels_are_the_classifiers(demo):
     assert labels == {row["key"]: row["label"] for row in rows}
     assert all((row["label"] == "Adverse_Event") == (row["band"] == "positive") for row in rows)
     assert all(re.fullmatch("[0-9a-f]{32}", row["author"]) for row in rows)
+
+
+def test_two_at_once(demo):
+    """The second one leaves the store of the first alone."""
+    _, store = demo
+    build = store.parent.parent
+    before = store.read_bytes()
+    with open(build / "run.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ended = subprocess.run([ROOT / "client/demo/run", "--build", build, "--port", "0", "--once"],
+                               capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1 and "another make run" in ended.stderr, ended.stderr
+    assert store.read_bytes() == before
 
 
 def test_the_file_is_what_the_script_writes():

@@ -466,6 +466,8 @@ def test_errors(tmp_path, arguments, code, says):
     got, _, err = Stream(tmp_path, *arguments).end()
     assert got == code and says in err
     assert "0 lines" not in err  # it never began
+    if "--metrics" not in arguments and "push:0.0.0.0:1" not in arguments:  # known when they are tried
+        assert not list(tmp_path.glob("vigil.db*"))
 
 
 def test_help_has_groups_and_examples(tmp_path):
